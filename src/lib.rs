@@ -2,7 +2,11 @@
 //! evidence, when one breaks.
 #![allow(dead_code)] // while the house is being built
 
+pub(crate) mod client;
 pub(crate) mod config;
 pub(crate) mod proto;
 pub(crate) mod reload;
+pub(crate) mod server;
+pub(crate) mod session;
 pub(crate) mod stats;
+pub(crate) mod transport;
