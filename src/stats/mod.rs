@@ -292,7 +292,7 @@ impl TargetStats {
             }
             Event::Waiting { .. } => self.set_state(State::Waiting),
             Event::Stopped => self.set_state(State::Stopped),
-            Event::PingReceived | Event::Stalled { .. } => {}
+            Event::PingReceived | Event::Stalled { .. } | Event::Missed { .. } => {}
         }
     }
 
