@@ -357,3 +357,6 @@ async fn send(
 fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
+
+#[cfg(test)]
+mod tests;
