@@ -39,9 +39,9 @@ unit: ## The test rings that need nothing but Rust
 	cargo test --locked
 
 .PHONY: outer
-outer: ## The built binary against real peers; installs them by name into $(TOOLS)
+outer: ## The built binary against real peers; installs them by name into $$TOOLS
 	scripts/install-peers
-	cargo test --locked --features outer --test outer
+	RUST_TEST_THREADS=16 cargo test --locked --features outer --test outer
 
 .PHONY: bench
 bench: ## The benchmark at its full size: 15,000 targets

@@ -11,7 +11,7 @@ def say(event, **more):
 
 async def commands():
     """Yields the commands that arrive on stdin, until it ends."""
-    reader = asyncio.StreamReader()
+    reader = asyncio.StreamReader(limit=1 << 24)
     loop = asyncio.get_running_loop()
     await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
     while line := await reader.readline():
