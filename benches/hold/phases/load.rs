@@ -80,6 +80,9 @@ impl Bench<'_> {
     }
 
     fn idle(&self) -> Result<Idle> {
+        // Unused, but there as in every round: our own server would share its program text with the
+        // daemon, and shared pages are not private ones.
+        let _peer = self.peer(&PeerOptions::default())?;
         let mut daemon = Daemon::start(&self.options, self.options.interval, 0, None, None)?;
         // Half a second is long for a process without work; asking it whether it is ready would
         // make it serve a request, which is the other number.
@@ -180,6 +183,14 @@ impl Bench<'_> {
                 format!("<= {RATIO_GOAL}"),
                 ratio <= RATIO_GOAL,
             );
+            if rounds.len() > 1 {
+                let by_round: Vec<String> = rounds
+                    .iter()
+                    .zip(floors)
+                    .map(|(r, f)| format!("{:.2}", r.window.cpu_us_per_ping() / f.cpu_us_per_ping))
+                    .collect();
+                report.note("  by round", by_round.join(", "));
+            }
             let connected: u64 = floors[0].connections;
             report.note(
                 format!("floor: connecting {} one by one", grouped(connected)),
