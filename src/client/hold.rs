@@ -190,7 +190,8 @@ impl<O: Observer> Holder<O> {
         let failing = self.reconnect.failures() > 0;
         let mut dialed = std::pin::pin!(async {
             let _place = gate.enter(failing).await;
-            dial(&dialing).await
+            // Large, and only made once there is a place: thousands may wait for one.
+            Box::pin(dial(&dialing)).await
         });
         loop {
             tokio::select! {
