@@ -9,7 +9,7 @@ use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
-use futures_util::future::Either;
+use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::proto::close::{Asked, CloseFrame, Ending, Verdict};
@@ -43,11 +43,11 @@ pub(crate) trait Host {
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Live by another policy from now on.
-    Retune(SessionPolicy),
+    Retune(Box<SessionPolicy>),
     /// End it in order.
     End(Asked),
     /// Send a message; the sender learns whether it was written.
-    Send(Message, tokio::sync::oneshot::Sender<bool>),
+    Send(Box<Message>, oneshot::Sender<bool>),
 }
 
 /// What a session needs to know beside its link.
@@ -77,6 +77,13 @@ pub(crate) struct Session {
     since: Instant,
     last_in: Option<Instant>,
     last_out: Option<Instant>,
+}
+
+/// What an arrival or a request leads to.
+enum Step {
+    Go,
+    Send(Box<Message>, Option<oneshot::Sender<bool>>),
+    End(Box<Ending>),
 }
 
 /// How a session ended: judged, and announced to the host as [`Event::Ended`].
@@ -134,6 +141,8 @@ impl Session {
         Ok(())
     }
 
+    /// The loop. What is awaited in line is what a standing connection waits for; all else is
+    /// done at once, or boxed.
     async fn hold(&mut self, host: &mut impl Host) -> Ending {
         let mut alarm = pin!(sleep(Duration::ZERO));
         loop {
@@ -149,19 +158,26 @@ impl Session {
             {
                 alarm.as_mut().reset(deadline);
             }
-            let received = tokio::select! {
+            let step = tokio::select! {
                 biased;
-                request = host.asked() => Either::Left(request),
-                incoming = self.link.recv() => Either::Right(incoming),
+                request = host.asked() => self.requested(request),
+                incoming = self.link.recv() => self.received(incoming, host),
                 () = &mut alarm, if deadline.is_some() => continue,
             };
-            let handled = match received {
-                Either::Left(request) => self.requested(request, host).await,
-                Either::Right(Ok(incoming)) => self.incoming(incoming, host).await,
-                Either::Right(Err(ending)) => Err(ending),
-            };
-            if let Err(ending) = handled {
-                return ending;
+            match step {
+                Step::Go => {}
+                Step::Send(message, written) => {
+                    let sent = Box::pin(self.send_message(*message, host)).await;
+                    if let Some(written) = written {
+                        // A sender that no longer waits has given up on the answer, not on the
+                        // message.
+                        let _ = written.send(sent.is_ok());
+                    }
+                    if let Err(ending) = sent {
+                        return ending;
+                    }
+                }
+                Step::End(ending) => return *ending,
             }
         }
     }
@@ -170,7 +186,12 @@ impl Session {
         match action {
             Action::Ping { seq, retry } => {
                 self.link.start_ping(self.heartbeat.payload(seq))?;
-                self.flush(host).await?;
+                // The peer almost always takes the bytes at once.
+                match self.link.flush().now_or_never() {
+                    Some(flushed) => flushed?,
+                    None => Box::pin(self.flush(host)).await?,
+                }
+                self.last_out = Some(clock());
                 host.observe(Event::PingSent { seq, retry });
                 Ok(())
             }
@@ -184,8 +205,12 @@ impl Session {
         }
     }
 
-    async fn incoming(&mut self, incoming: Incoming, host: &mut impl Host) -> Result<(), Ending> {
+    fn received(&mut self, incoming: Result<Incoming, Ending>, host: &mut impl Host) -> Step {
         let now = clock();
+        let incoming = match incoming {
+            Ok(incoming) => incoming,
+            Err(ending) => return Step::End(Box::new(ending)),
+        };
         self.last_in = Some(now);
         match incoming {
             Incoming::Pong(payload) => {
@@ -194,41 +219,33 @@ impl Session {
                     Pong::Stray => (None, false),
                 };
                 host.observe(Event::Pong { rtt, mismatch });
-                Ok(())
+                Step::Go
             }
             Incoming::Ping => {
                 self.heartbeat.handle_traffic(now);
                 self.last_out = Some(now);
                 host.observe(Event::PingReceived);
-                Ok(())
+                Step::Go
             }
             Incoming::Message(message) => {
                 self.heartbeat.handle_traffic(now);
                 let reply = host.reply(&message);
                 host.observe(Event::Message(message));
-                match reply {
-                    Some(reply) => Box::pin(self.send_message(reply, host)).await,
-                    None => Ok(()),
-                }
+                reply.map_or(Step::Go, |reply| Step::Send(Box::new(reply), None))
             }
-            Incoming::Close(frame) => Err(Ending::PeerClosed(frame)),
+            Incoming::Close(frame) => Step::End(Box::new(Ending::PeerClosed(frame))),
         }
     }
 
-    async fn requested(&mut self, request: Request, host: &mut impl Host) -> Result<(), Ending> {
+    fn requested(&mut self, request: Request) -> Step {
         match request {
             Request::Retune(policy) => {
-                self.policy = policy;
+                self.policy = *policy;
                 self.heartbeat.retune(policy.heartbeat, clock());
-                Ok(())
+                Step::Go
             }
-            Request::End(asked) => Err(Ending::Asked(asked)),
-            Request::Send(message, written) => {
-                let sent = Box::pin(self.send_message(message, host)).await;
-                // A sender that no longer waits has given up on the answer, not on the message.
-                let _ = written.send(sent.is_ok());
-                sent
-            }
+            Request::End(asked) => Step::End(Box::new(Ending::Asked(asked))),
+            Request::Send(message, written) => Step::Send(message, Some(written)),
         }
     }
 
@@ -236,22 +253,13 @@ impl Session {
         let bytes = message.as_bytes().len();
         self.link.start_message(message)?;
         self.flush(host).await?;
+        self.last_out = Some(clock());
         host.observe(Event::MessageSent { bytes });
         Ok(())
     }
 
-    /// Sends what is queued, under the write timeout. The peer almost always takes the bytes at
-    /// once, so the timer and the ear for the host are only made when it does not.
+    /// Sends what is queued, under the write timeout.
     async fn flush(&mut self, host: &mut impl Host) -> Result<(), Ending> {
-        match self.link.flush().now_or_never() {
-            Some(flushed) => flushed?,
-            None => Box::pin(self.flush_patiently(host)).await?,
-        }
-        self.last_out = Some(clock());
-        Ok(())
-    }
-
-    async fn flush_patiently(&mut self, host: &mut impl Host) -> Result<(), Ending> {
         tokio::select! {
             biased;
             flushed = self.link.flush() => flushed,

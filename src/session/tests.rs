@@ -345,7 +345,9 @@ async fn a_retune_moves_the_next_ping_of_the_standing_connection() {
     tokio::time::sleep(ms(2_500)).await;
     let mut slower = policy();
     slower.heartbeat = HeartbeatPolicy::every(secs(60));
-    held.requests.send(Request::Retune(slower)).unwrap();
+    held.requests
+        .send(Request::Retune(Box::new(slower)))
+        .unwrap();
     tokio::time::sleep(secs(100)).await;
     held.requests.send(Request::End(Asked::Shutdown)).unwrap();
     let (_, events, _) = held.finished().await;
@@ -359,7 +361,7 @@ async fn a_message_is_sent_and_its_sender_told() {
     let (held, mut peer) = hold_with_peer(policy()).await;
     let (written, told) = oneshot::channel();
     held.requests
-        .send(Request::Send(Message::text("hello"), written))
+        .send(Request::Send(Box::new(Message::text("hello")), written))
         .unwrap();
     assert_eq!(
         peer.next().await.unwrap().unwrap(),
