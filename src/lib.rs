@@ -6,3 +6,4 @@ pub(crate) mod config;
 pub(crate) mod proto;
 pub(crate) mod reload;
 pub(crate) mod stats;
+pub(crate) mod supervisor;
