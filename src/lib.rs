@@ -1,9 +1,26 @@
 //! Holds long-lived WebSocket connections, keeps them alive with heartbeats, and says, with
-//! evidence, when one breaks.
+//! evidence, when one breaks: who ended it, how, after how long, and for how long it was gone.
+//!
+//! This is the library behind the `ws-keepalive` program: [`Client`] is a connection that
+//! reconnects, and [`Event`] is what happens to it.
 #![allow(dead_code)] // while the house is being built
 
-pub(crate) mod config;
-pub(crate) mod proto;
-pub(crate) mod reload;
-pub(crate) mod stats;
-pub(crate) mod supervisor;
+mod client;
+mod config;
+mod error;
+mod proto;
+mod reload;
+mod server;
+mod session;
+mod stats;
+mod supervisor;
+mod transport;
+
+pub use client::{Builder, Client, Events};
+pub use error::Error;
+pub use proto::backoff::BackoffPolicy;
+pub use proto::close::{Cause, CloseFrame, Initiator};
+pub use proto::event::{
+    DialFailure, End, Established, Event, Message, Phase, PhaseTimes, Recovered,
+};
+pub use proto::heartbeat::{HeartbeatPolicy, PingMode};

@@ -171,8 +171,8 @@ pub(crate) enum Ending {
     PongTimeout { sent: u32 },
     /// The peer took no bytes in time.
     WriteTimeout,
-    /// The peer broke the protocol, in words.
-    Protocol(String),
+    /// The peer broke the protocol: the code to close with, and how in words.
+    Protocol { code: u16, error: String },
     /// A message or frame larger than allowed, in words.
     TooBig(String),
     /// We were asked to end it.
@@ -265,9 +265,9 @@ impl Ending {
                 let message = "the peer took no bytes within write_timeout".to_owned();
                 verdict(Cause::WriteTimeout, Us, Backoff, message, None)
             }
-            Self::Protocol(error) => {
+            Self::Protocol { code, error } => {
                 let message = format!("the peer broke the protocol ({error})");
-                let close = CloseFrame::new(1002, "protocol error");
+                let close = CloseFrame::new(*code, "protocol error");
                 verdict(Cause::ProtocolError, Us, Backoff, message, Some(close))
             }
             Self::TooBig(error) => {

@@ -238,6 +238,11 @@ pub enum Event {
         /// The wait before the next dial.
         wait: Duration,
     },
+    /// The reader of the events fell behind; this many were left out here.
+    Missed {
+        /// Events left out.
+        count: u64,
+    },
     /// No further dial: asked to stop, or out of attempts.
     Stopped,
 }

@@ -292,7 +292,7 @@ impl TargetStats {
             }
             Event::Waiting { .. } => self.set_state(State::Waiting),
             Event::Stopped => self.set_state(State::Stopped),
-            Event::PingReceived | Event::Stalled { .. } => {}
+            Event::PingReceived | Event::Stalled { .. } | Event::Missed { .. } => {}
         }
     }
 
@@ -449,6 +449,16 @@ pub(crate) struct ListenerGuard {
 }
 
 impl ListenerGuard {
+    /// Accepting failed, as for want of file descriptors.
+    pub(crate) fn accept_failed(&self) {
+        self.registry.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// The task of a connection panicked.
+    pub(crate) fn task_panicked(&self) {
+        self.registry.task_panics.fetch_add(1, Relaxed);
+    }
+
     pub(crate) fn stats(&self) -> &Arc<ListenerStats> {
         &self.stats
     }

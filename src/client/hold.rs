@@ -1,0 +1,346 @@
+//! One target, held for ever: dial, session, wait, dial again.
+
+use std::future::Future;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
+
+use tokio::sync::{Notify, oneshot};
+use tokio::time::{Instant, sleep};
+
+use super::gate::DialGate;
+use crate::config::{HeartbeatKind, Target};
+use crate::proto::close::Asked;
+use crate::proto::event::{DialFailure, Established, Event, Message, Recovered};
+use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, spread};
+use crate::proto::reconnect::Reconnect;
+use crate::session::{Finished, Host, Request, Session, SessionPolicy, SilentClose};
+use crate::transport::dial::{DialError, Dialed, dial};
+
+/// What is wanted of a target's task: level-triggered, so that nothing is lost and nothing queues
+/// when wishes come faster than connections close.
+#[derive(Debug)]
+pub(crate) struct Desired {
+    wish: Mutex<Wish>,
+    changed: Notify,
+}
+
+#[derive(Debug, Clone)]
+enum Wish {
+    Hold(Arc<Target>),
+    End(Asked),
+}
+
+impl Desired {
+    /// A task is to hold `target`.
+    pub(crate) fn new(target: Arc<Target>) -> Arc<Self> {
+        Arc::new(Self {
+            wish: Mutex::new(Wish::Hold(target)),
+            changed: Notify::new(),
+        })
+    }
+
+    /// From now on it is to hold `target`: in place if the connection is the same, else by
+    /// ending the old one, with cause `replaced`, before the new one is dialed.
+    pub(crate) fn set(&self, target: Arc<Target>) {
+        let mut wish = self.lock();
+        // A task that was asked to end stays asked.
+        if let Wish::Hold(_) = *wish {
+            *wish = Wish::Hold(target);
+        }
+        drop(wish);
+        self.changed.notify_one();
+    }
+
+    /// It is to end.
+    pub(crate) fn stop(&self, asked: Asked) {
+        *self.lock() = Wish::End(asked);
+        self.changed.notify_one();
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The target wanted, or why none is.
+    fn target(&self) -> Result<Arc<Target>, Asked> {
+        match &*self.lock() {
+            Wish::Hold(target) => Ok(target.clone()),
+            Wish::End(asked) => Err(*asked),
+        }
+    }
+
+    /// What is wanted instead of `held`.
+    async fn other_than(&self, held: &Arc<Target>) -> Result<Arc<Target>, Asked> {
+        loop {
+            match self.target() {
+                Ok(target) if Arc::ptr_eq(&target, held) => self.changed.notified().await,
+                wish => return wish,
+            }
+        }
+    }
+
+    /// Why the connection made for `held` has to end.
+    async fn end_of(&self, held: &Target) -> Asked {
+        loop {
+            match self.target() {
+                Ok(target) if target.same_connection(held) => self.changed.notified().await,
+                Ok(_) => return Asked::Replaced,
+                Err(asked) => return asked,
+            }
+        }
+    }
+}
+
+/// Who is told what happens to a target, and may speak through it.
+pub(crate) trait Observer {
+    /// Something happened.
+    fn observe(&mut self, event: Event);
+
+    /// The next message to send. Cancel safe.
+    fn outgoing(&mut self) -> impl Future<Output = (Message, oneshot::Sender<bool>)> {
+        std::future::pending()
+    }
+
+    /// Whether to go on after the connection ended, or a dial failed. The daemon never stops.
+    fn dial_again(&mut self) -> bool {
+        true
+    }
+}
+
+/// When the first ping of each connection leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FirstPing {
+    /// At a point of (0, interval] given by a hash of the name: the daemon, whose targets must
+    /// not all ping together.
+    Spread,
+    /// Exactly one interval after the connection came up: a single client.
+    AfterInterval,
+}
+
+/// Holds what `desired` wants until it wants nothing more.
+pub(crate) async fn hold(
+    desired: Arc<Desired>,
+    gate: Arc<DialGate>,
+    first_ping: FirstPing,
+    observer: impl Observer,
+) {
+    let Ok(target) = desired.target() else { return };
+    let mut holder = Holder {
+        desired,
+        target,
+        observer,
+        first_ping,
+        reconnect: Reconnect::default(),
+        attempts: 0,
+        outage: None,
+    };
+    while holder.round(&gate).await.is_ok() {}
+    holder.observer.observe(Event::Stopped);
+}
+
+struct Holder<O> {
+    desired: Arc<Desired>,
+    target: Arc<Target>,
+    observer: O,
+    first_ping: FirstPing,
+    reconnect: Reconnect,
+    /// Dials since the last connection.
+    attempts: u32,
+    outage: Option<Outage>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Outage {
+    id: u64,
+    since: Instant,
+}
+
+/// Nothing more is wanted.
+struct Over;
+
+impl<O: Observer> Holder<O> {
+    /// A dial, the session if it succeeds, and the wait after either.
+    async fn round(&mut self, gate: &DialGate) -> Result<(), Over> {
+        self.observer.observe(Event::Connecting);
+        // Boxed: as large as the rest of the task together, and gone once the connection is up.
+        let Some(dialed) = Box::pin(self.dial(gate)).await? else {
+            return Ok(());
+        };
+        let wait = match dialed {
+            Ok(dialed) => match self.session(dialed).await {
+                Some(wait) => wait,
+                None => return self.desired.target().map(drop).map_err(|_| Over),
+            },
+            Err(error) => self.dial_failed(error),
+        };
+        if !self.observer.dial_again() {
+            return Err(Over);
+        }
+        self.observer.observe(Event::Waiting { wait });
+        Box::pin(self.wait(wait)).await
+    }
+
+    /// `None` if another connection is wanted by now.
+    async fn dial(&mut self, gate: &DialGate) -> Result<Option<Result<Dialed, DialError>>, Over> {
+        self.attempts = self.attempts.saturating_add(1);
+        let dialing = self.target.clone();
+        let failing = self.reconnect.failures() > 0;
+        let mut dialed = std::pin::pin!(async {
+            let _place = gate.enter(failing).await;
+            dial(&dialing).await
+        });
+        loop {
+            tokio::select! {
+                biased;
+                wish = self.desired.other_than(&self.target) => match wish {
+                    Err(_) => return Err(Over),
+                    Ok(wanted) => {
+                        let same = wanted.same_connection(&dialing);
+                        self.target = wanted;
+                        if !same {
+                            self.reconnect = Reconnect::default();
+                            return Ok(None);
+                        }
+                    }
+                },
+                dialed = &mut dialed => return Ok(Some(dialed)),
+            }
+        }
+    }
+
+    fn dial_failed(&mut self, error: DialError) -> Duration {
+        let policy = &self.target.policy.reconnect;
+        let wait = self
+            .reconnect
+            .dial_failed(policy, error.advice, rand::random());
+        self.observer
+            .observe(Event::DialFailed(Box::new(DialFailure {
+                at: SystemTime::now(),
+                phase: error.phase,
+                message: error.message.into(),
+                status: error.status,
+                times: error.times,
+                attempts: self.attempts,
+                advice: error.advice,
+            })));
+        wait
+    }
+
+    /// Runs a connection to its end: how long to wait then, `None` to look at what is wanted.
+    async fn session(&mut self, dialed: Dialed) -> Option<Duration> {
+        let policy = session_policy(&self.target);
+        let interval = policy.heartbeat.interval;
+        let first = match self.first_ping {
+            FirstPing::AfterInterval => interval,
+            FirstPing::Spread => spread(&self.target.identity.name, interval),
+        };
+        let session = Session::new(dialed.link, policy, first);
+        let (local, peer) = session.addresses();
+        let outage = self.outage.take();
+        self.observer
+            .observe(Event::Established(Box::new(Established {
+                at: SystemTime::now(),
+                times: dialed.times,
+                local,
+                peer,
+                subprotocol: dialed.subprotocol,
+                recovered: outage.map(|outage| Recovered {
+                    outage_id: outage.id,
+                    after: outage.since.elapsed(),
+                }),
+                attempts: self.attempts,
+            })));
+        self.attempts = 0;
+        let on_open = self.target.policy.on_open.iter();
+        let on_open = on_open
+            .map(|text| Message::text(text.expose().to_string()))
+            .collect();
+        let finished = session.run(on_open, self).await;
+        self.finished(&finished)
+    }
+
+    fn finished(&mut self, finished: &Finished) -> Option<Duration> {
+        self.outage = Some(Outage {
+            id: finished.outage_id,
+            since: finished.at.into(),
+        });
+        if let Ok(wanted) = self.desired.target()
+            && !wanted.same_connection(&self.target)
+        {
+            self.target = wanted;
+            self.reconnect = Reconnect::default();
+            return None;
+        }
+        self.desired.target().ok()?;
+        let policy = &self.target.policy.reconnect;
+        let (advice, since, at) = (finished.verdict.advice, finished.since, finished.at);
+        Some(
+            self.reconnect
+                .ended(policy, advice, since, at, rand::random()),
+        )
+    }
+
+    async fn wait(&mut self, wait: Duration) -> Result<(), Over> {
+        let mut until = Instant::now() + wait;
+        loop {
+            let alarm = sleep(until.saturating_duration_since(Instant::now()));
+            tokio::select! {
+                biased;
+                wish = self.desired.other_than(&self.target) => {
+                    let wanted = wish.map_err(|_| Over)?;
+                    let same = wanted.same_connection(&self.target);
+                    // A shorter longest wait counts from now.
+                    until = until.min(Instant::now() + wanted.policy.reconnect.max);
+                    self.target = wanted;
+                    if !same {
+                        self.reconnect = Reconnect::default();
+                        return Ok(());
+                    }
+                }
+                () = alarm => return Ok(()),
+            }
+        }
+    }
+}
+
+impl<O: Observer> Host for Holder<O> {
+    fn observe(&mut self, event: Event) {
+        self.observer.observe(event);
+    }
+
+    async fn asked(&mut self) -> Request {
+        tokio::select! {
+            biased;
+            wish = self.desired.other_than(&self.target) => match wish {
+                Err(asked) => Request::End(asked),
+                Ok(wanted) if wanted.same_connection(&self.target) => {
+                    self.target = wanted;
+                    Request::Retune(session_policy(&self.target))
+                }
+                Ok(_) => Request::End(Asked::Replaced),
+            },
+            (message, written) = self.observer.outgoing() => Request::Send(message, written),
+        }
+    }
+
+    async fn asked_to_end(&mut self) -> Asked {
+        self.desired.end_of(&self.target).await
+    }
+}
+
+/// What the session needs of a target's policy.
+fn session_policy(target: &Target) -> SessionPolicy {
+    let policy = &target.policy;
+    SessionPolicy {
+        heartbeat: HeartbeatPolicy {
+            mode: match target.connection.heartbeat {
+                HeartbeatKind::Ping => PingMode::Always,
+                HeartbeatKind::None => PingMode::Never,
+            },
+            ..policy.heartbeat
+        },
+        write_timeout: policy.timeouts.write,
+        close_timeout: policy.timeouts.close,
+        silent: SilentClose::NoPong,
+    }
+}

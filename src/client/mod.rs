@@ -1,0 +1,312 @@
+//! Many sessions in a row: the reconnecting client.
+
+pub(crate) mod gate;
+pub(crate) mod hold;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use url::Url;
+
+use crate::config::{
+    ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Policy, Secret, Target,
+};
+use crate::error::Error;
+use crate::proto::backoff::BackoffPolicy;
+use crate::proto::close::Asked;
+use crate::proto::event::{Event, Message};
+use crate::proto::heartbeat::HeartbeatPolicy;
+use crate::stats::Identity;
+use gate::DialGate;
+use hold::{Desired, FirstPing, Observer, hold};
+
+/// Messages that wait to be sent, and events that wait to be read, at most.
+const QUEUE: usize = 100;
+
+/// A WebSocket client that stays connected: pings, notices a dead peer, dials again with jittered
+/// waits, and tells what happened.
+///
+/// The handle sends; the [`Events`] made with it tell. When the handle and all its clones are
+/// dropped, the connection is closed with 1000.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), ws_keepalive::Error> {
+/// use ws_keepalive::{Client, Event, Message};
+///
+/// let (client, mut events) = Client::builder("ws://localhost:9000/echo").start()?;
+/// client.send(Message::text("hello")).await?;
+/// while let Some(event) = events.next().await {
+///     match event {
+///         Event::Message(message) => println!("{:?}", message.as_text()),
+///         Event::Ended(end) => println!("lost: {}", end.message),
+///         _ => {}
+///     }
+/// }
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug, Clone)]
+pub struct Client {
+    outbox: mpsc::Sender<(Message, oneshot::Sender<bool>)>,
+    _stop: Arc<StopOnDrop>,
+}
+
+#[derive(Debug)]
+struct StopOnDrop(Arc<Desired>);
+
+impl Drop for StopOnDrop {
+    fn drop(&mut self) {
+        self.0.stop(Asked::Shutdown);
+    }
+}
+
+impl Client {
+    /// A client of `url`: `ws://host[:port]/path`.
+    pub fn builder(url: impl Into<String>) -> Builder {
+        Builder {
+            url: url.into(),
+            options: ConnectionOptions::default(),
+            policy: Policy::default(),
+            give_up_after: None,
+            bad: None,
+        }
+    }
+
+    /// Sends a message, waiting for a connection if there is none; returns once it was handed to
+    /// the operating system. Bound the wait with [`tokio::time::timeout`]: a message still queued
+    /// when this future is dropped is sent all the same.
+    ///
+    /// # Errors
+    /// [`Error::is_closed`] after [`Client::close`] or when the client gave up;
+    /// [`Error::is_not_sent`] when the connection broke during the write. Whether the peer got a
+    /// message is only known from the peer.
+    pub async fn send(&self, message: Message) -> Result<(), Error> {
+        let (written, outcome) = oneshot::channel();
+        let queued = self.outbox.send((message, written)).await;
+        queued.map_err(|_| Error::closed())?;
+        match outcome.await {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::not_sent()),
+            Err(_) if self.outbox.is_closed() => Err(Error::closed()),
+            Err(_) => Err(Error::not_sent()),
+        }
+    }
+
+    /// Closes the connection with 1000 and dials no more; [`Events::next`] tells how it went, then
+    /// `None`.
+    pub fn close(&self) {
+        self._stop.0.stop(Asked::Shutdown);
+    }
+}
+
+/// What happens to a [`Client`]'s connection, in order.
+#[derive(Debug)]
+pub struct Events {
+    inbox: mpsc::Receiver<Event>,
+}
+
+impl Events {
+    /// The next event; `None` after the client was closed or gave up. Cancel safe.
+    ///
+    /// A reader that falls behind by more than 100 events finds [`Event::Missed`] in the place of
+    /// those it missed: pings never wait for a reader.
+    pub async fn next(&mut self) -> Option<Event> {
+        self.inbox.recv().await
+    }
+}
+
+/// Makes a [`Client`]. Every setting has a default.
+#[derive(Debug, Clone)]
+pub struct Builder {
+    url: String,
+    options: ConnectionOptions,
+    policy: Policy,
+    give_up_after: Option<u32>,
+    bad: Option<String>,
+}
+
+impl Builder {
+    /// Adds a header to the upgrade request. Its value is never shown.
+    #[must_use]
+    pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
+        match http::HeaderName::try_from(name) {
+            Ok(name) => {
+                let value = HeaderSource::Literal(Secret::new(value.into().into()));
+                self.options.headers.push((name, value));
+            }
+            Err(_) => self.bad = Some(format!("{name:?} is not a header name")),
+        }
+        self
+    }
+
+    /// Offers a subprotocol; call once for each, the preferred first.
+    #[must_use]
+    pub fn subprotocol(mut self, name: &str) -> Self {
+        self.options.subprotocols.push(name.into());
+        self
+    }
+
+    /// When to ping and when to give up. Default: every 10 s, 20 s for the pong, 3 retries.
+    #[must_use]
+    pub fn heartbeat(mut self, policy: HeartbeatPolicy) -> Self {
+        self.policy.heartbeat = policy;
+        self
+    }
+
+    /// Never pings.
+    #[must_use]
+    pub fn without_heartbeat(mut self) -> Self {
+        self.options.heartbeat = HeartbeatKind::None;
+        self
+    }
+
+    /// How long to wait between dials. Default: 1 s doubling to 30 s, half of it random.
+    #[must_use]
+    pub fn reconnect(mut self, policy: BackoffPolicy) -> Self {
+        self.policy.reconnect = policy;
+        self
+    }
+
+    /// Gives up after this many failed dials in a row. Default: never.
+    #[must_use]
+    pub fn give_up_after(mut self, failures: u32) -> Self {
+        self.give_up_after = Some(failures);
+        self
+    }
+
+    /// Sends a text message after every upgrade; call once for each.
+    #[must_use]
+    pub fn on_open(mut self, text: impl Into<String>) -> Self {
+        self.policy.on_open.push(Secret::new(text.into().into()));
+        self
+    }
+
+    /// Bounds the whole dial. Default 15 s.
+    #[must_use]
+    pub fn connect_timeout(mut self, limit: Duration) -> Self {
+        self.policy.timeouts.connect = limit;
+        self
+    }
+
+    /// Larger messages, in bytes, end the connection with Close 1009. Default 16 MiB.
+    #[must_use]
+    pub fn max_message_size(mut self, bytes: usize) -> Self {
+        self.policy.max_message_size = bytes;
+        self
+    }
+
+    /// Begins to dial. Must be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// [`Error::is_config`] if the URL or a setting is wrong.
+    pub fn start(self) -> Result<(Client, Events), Error> {
+        if let Some(bad) = self.bad {
+            return Err(Error::config(bad));
+        }
+        let heartbeat = &self.policy.heartbeat;
+        if heartbeat.interval.is_zero() || heartbeat.pong_timeout.is_zero() {
+            return Err(Error::config("the heartbeat's durations must not be zero"));
+        }
+        let target = Arc::new(Target {
+            identity: Arc::new(identity(&self.url)?),
+            url: Secret::new(self.url.into()),
+            connection: Arc::new(self.options),
+            policy: Arc::new(self.policy),
+        });
+        let limits = DialLimits {
+            concurrency: 1,
+            per_second: 10,
+        };
+        let desired = Desired::new(target);
+        let (outbox, outgoing) = mpsc::channel(QUEUE);
+        let (events, inbox) = mpsc::channel(QUEUE);
+        let reader = Reader {
+            events,
+            missed: 0,
+            outgoing,
+            failures_left: self.give_up_after,
+            give_up_after: self.give_up_after,
+        };
+        let gate = DialGate::new(limits);
+        tokio::spawn(hold(
+            desired.clone(),
+            gate,
+            FirstPing::AfterInterval,
+            reader,
+        ));
+        let client = Client {
+            outbox,
+            _stop: Arc::new(StopOnDrop(desired)),
+        };
+        Ok((client, Events { inbox }))
+    }
+}
+
+/// What may be shown of `url`, if it can be used at all.
+fn identity(url: &str) -> Result<Identity, Error> {
+    let mut parsed = Url::parse(url).map_err(|e| Error::config(format!("the url: {e}")))?;
+    if parsed.scheme() != "ws" {
+        return Err(Error::config("the url must begin with ws://"));
+    }
+    if parsed.fragment().is_some() {
+        // RFC 6455 section 3.
+        return Err(Error::config("a WebSocket url has no fragment (#...)"));
+    }
+    // These fail only on URLs that have no host, and a ws:// URL has one.
+    let _ = parsed.set_username("");
+    let _ = parsed.set_password(None);
+    parsed.set_query(None);
+    Ok(Identity {
+        name: parsed.host_str().unwrap_or_default().into(),
+        url: parsed.as_str().into(),
+        protocol: "websocket",
+        labels: Arc::from([]),
+    })
+}
+
+/// Passes events on to the user's stream.
+struct Reader {
+    events: mpsc::Sender<Event>,
+    missed: u64,
+    outgoing: mpsc::Receiver<(Message, oneshot::Sender<bool>)>,
+    failures_left: Option<u32>,
+    give_up_after: Option<u32>,
+}
+
+impl Observer for Reader {
+    fn observe(&mut self, event: Event) {
+        match &event {
+            Event::DialFailed(_) => {
+                self.failures_left = self.failures_left.map(|n| n.saturating_sub(1));
+            }
+            Event::Established(_) => self.failures_left = self.give_up_after,
+            _ => {}
+        }
+        if self.missed > 0 {
+            let count = self.missed;
+            match self.events.try_send(Event::Missed { count }) {
+                Ok(()) => self.missed = 0,
+                Err(_) => {
+                    self.missed += 1;
+                    return;
+                }
+            }
+        }
+        // A reader that is gone misses everything, which nobody will ask about.
+        if self.events.try_send(event).is_err() {
+            self.missed += 1;
+        }
+    }
+
+    async fn outgoing(&mut self) -> (Message, oneshot::Sender<bool>) {
+        match self.outgoing.recv().await {
+            Some(message) => message,
+            None => std::future::pending().await,
+        }
+    }
+
+    fn dial_again(&mut self) -> bool {
+        self.failures_left != Some(0)
+    }
+}

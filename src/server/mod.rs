@@ -1,0 +1,3 @@
+//! The listeners: the peer that answers pings, and the endpoint that is scraped.
+
+pub(crate) mod peer;

@@ -1,0 +1,164 @@
+//! The WebSocket link: frames in, frames out, and how it ended, on tokio-tungstenite.
+
+use std::io::ErrorKind;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use futures_util::{FutureExt, SinkExt, StreamExt};
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
+use tokio_tungstenite::tungstenite::protocol::{self, Role, WebSocketConfig};
+use tokio_tungstenite::tungstenite::{Error, Message as WsMessage, error::ProtocolError};
+
+use super::io::Io;
+use super::tcp::os_words;
+use crate::proto::close::{CloseFrame, Ending};
+use crate::proto::event::Message;
+
+/// Read buffer: allocated at once and zero-filled at each read, so it is sized for what idle
+/// connections carry, pongs.
+const READ_BUFFER: usize = 128;
+
+/// What came in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    /// The pong is queued; it leaves with the next `recv`.
+    Ping,
+    Pong(Bytes),
+    Message(Message),
+    /// The reply is queued; `recv` sends it and then waits for the end of the stream.
+    Close(CloseFrame),
+}
+
+/// One WebSocket connection after its upgrade.
+#[derive(Debug)]
+pub(crate) struct WsLink {
+    ws: WebSocketStream<Io>,
+}
+
+impl WsLink {
+    /// The client's end. `early` is what came along with the 101.
+    pub(crate) fn client(io: Io, early: &[u8], max_message_size: usize) -> Self {
+        Self::new(io, early, Role::Client, max_message_size)
+    }
+
+    /// The server's end. `early` is what came along with the request.
+    pub(crate) fn server(io: Io, early: &[u8], max_message_size: usize) -> Self {
+        Self::new(io, early, Role::Server, max_message_size)
+    }
+
+    fn new(io: Io, early: &[u8], role: Role, max_message_size: usize) -> Self {
+        let config = WebSocketConfig::default()
+            .read_buffer_size(READ_BUFFER)
+            // Every frame is written when it is sent.
+            .write_buffer_size(0)
+            .max_message_size(Some(max_message_size))
+            .max_frame_size(Some(max_message_size));
+        // `from_partially_read` is only async for its waker: it is ready at the first poll.
+        let ws = WebSocketStream::from_partially_read(io, early.to_vec(), role, Some(config))
+            .now_or_never()
+            .expect("wrapping a stream does not wait");
+        Self { ws }
+    }
+
+    /// Our address and the peer's.
+    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+        self.ws.get_ref().addresses()
+    }
+
+    /// The next frame that means something. Cancel safe.
+    pub(crate) async fn recv(&mut self) -> Result<Incoming, Ending> {
+        loop {
+            let message = match self.ws.next().await {
+                Some(Ok(message)) => message,
+                Some(Err(error)) => return Err(ending(error)),
+                None => return Err(Ending::Fin),
+            };
+            return Ok(match message {
+                WsMessage::Ping(_) => Incoming::Ping,
+                WsMessage::Pong(payload) => Incoming::Pong(payload),
+                WsMessage::Text(text) => Incoming::Message(Message::from_parts(text.into(), true)),
+                WsMessage::Binary(bytes) => Incoming::Message(Message::from_parts(bytes, false)),
+                WsMessage::Close(frame) => Incoming::Close(close_frame(frame)),
+                // Only ever written, never read.
+                WsMessage::Frame(_) => continue,
+            });
+        }
+    }
+
+    /// Sends a ping and flushes. Without a deadline of its own.
+    pub(crate) async fn ping(&mut self, payload: [u8; 8]) -> Result<(), Ending> {
+        self.write(WsMessage::Ping(Bytes::copy_from_slice(&payload)))
+            .await
+    }
+
+    /// Sends a data message and flushes. Without a deadline of its own.
+    pub(crate) async fn send(&mut self, message: Message) -> Result<(), Ending> {
+        let message = match message.into_parts() {
+            (bytes, true) => match bytes.try_into() {
+                Ok(text) => WsMessage::Text(text),
+                Err(_) => return Err(protocol_ending(1007, "text that is not UTF-8")),
+            },
+            (bytes, false) => WsMessage::Binary(bytes),
+        };
+        self.write(message).await
+    }
+
+    /// Sends a Close and flushes; `recv` then waits for the reply. Without a deadline of its own.
+    pub(crate) async fn close(&mut self, frame: &CloseFrame) -> Result<(), Ending> {
+        let frame = protocol::CloseFrame {
+            code: CloseCode::from(frame.code),
+            reason: frame.reason.as_ref().into(),
+        };
+        self.write(WsMessage::Close(Some(frame))).await
+    }
+
+    /// Tries once to send a Close, waiting for nothing; whether it left.
+    pub(crate) fn try_close(&mut self, frame: &CloseFrame) -> bool {
+        matches!(self.close(frame).now_or_never(), Some(Ok(())))
+    }
+
+    async fn write(&mut self, message: WsMessage) -> Result<(), Ending> {
+        self.ws.send(message).await.map_err(ending)
+    }
+}
+
+fn close_frame(frame: Option<protocol::CloseFrame>) -> CloseFrame {
+    match frame {
+        Some(frame) => CloseFrame::new(frame.code.into(), &frame.reason),
+        None => CloseFrame::new(1005, ""),
+    }
+}
+
+fn protocol_ending(code: u16, error: impl ToString) -> Ending {
+    Ending::Protocol {
+        code,
+        error: error.to_string(),
+    }
+}
+
+/// What an error of tungstenite's says about how the connection ended.
+fn ending(error: Error) -> Ending {
+    match error {
+        Error::ConnectionClosed | Error::AlreadyClosed => Ending::Fin,
+        Error::Protocol(ProtocolError::ResetWithoutClosingHandshake) => Ending::Fin,
+        Error::Protocol(error) => protocol_ending(1002, error),
+        Error::Utf8(error) => protocol_ending(1007, format!("text that is not UTF-8: {error}")),
+        Error::Capacity(error) => Ending::TooBig(error.to_string()),
+        Error::Io(error) => match error.kind() {
+            ErrorKind::UnexpectedEof => Ending::Fin,
+            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+                Ending::Reset
+            }
+            ErrorKind::TimedOut => Ending::TimedOut,
+            _ => Ending::LocalNetwork(os_words(&error)),
+        },
+        // A write buffer without limit is never full, and the rest belong to handshakes.
+        Error::WriteBufferFull(_)
+        | Error::Url(_)
+        | Error::Http(_)
+        | Error::HttpFormat(_)
+        | Error::Tls(_)
+        | Error::AttackAttempt => protocol_ending(1002, error),
+    }
+}
