@@ -1,7 +1,9 @@
 //! The configuration: one TOML file, its `.d` directory, the environment and the flags, resolved
 //! into values that need no further checks.
 
-mod duration;
+pub(crate) mod duration;
+pub(crate) mod load;
+mod mistake;
 mod secret;
 
 use std::net::SocketAddr;
