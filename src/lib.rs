@@ -5,4 +5,6 @@
 pub(crate) mod config;
 pub(crate) mod proto;
 pub(crate) mod reload;
+pub(crate) mod server;
 pub(crate) mod stats;
+pub(crate) mod telemetry;
