@@ -14,6 +14,7 @@ mod server;
 mod session;
 mod stats;
 mod supervisor;
+mod telemetry;
 mod transport;
 
 pub use client::{Builder, Client, Events};
