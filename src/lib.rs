@@ -7,11 +7,13 @@
 
 mod client;
 mod config;
+mod control;
 mod error;
 mod proto;
 mod reload;
 mod server;
 mod session;
+mod signal;
 mod stats;
 mod supervisor;
 mod telemetry;

@@ -5,6 +5,7 @@ pub(crate) mod duration;
 pub(crate) mod load;
 mod mistake;
 mod secret;
+pub(crate) mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
