@@ -8,8 +8,9 @@ use std::net::SocketAddr;
 use std::pin::pin;
 use std::time::{Duration, Instant, SystemTime};
 
-use futures_util::future::{Either, select};
-use tokio::time::{sleep, sleep_until, timeout};
+use futures_util::FutureExt;
+use futures_util::future::Either;
+use tokio::time::{sleep, timeout};
 
 use crate::proto::close::{Asked, CloseFrame, Ending, Verdict};
 use crate::proto::event::{End, Event, Message};
@@ -89,16 +90,16 @@ pub(crate) struct Finished {
 
 impl Session {
     /// A connection that came up now and is first pinged after `first`.
-    pub(crate) fn new(link: WsLink, policy: SessionPolicy, first: Duration) -> Self {
+    pub(crate) fn new(link: WsLink, policy: SessionPolicy, first: Duration) -> Box<Self> {
         let now = clock();
-        Self {
+        Box::new(Self {
             link,
             heartbeat: Heartbeat::new(policy.heartbeat, now, first, rand::random()),
             policy,
             since: now,
             last_in: None,
             last_out: None,
-        }
+        })
     }
 
     pub(crate) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
@@ -107,12 +108,22 @@ impl Session {
 
     /// Sends `on_open`, then holds the connection until it ends, and tells `host` all there is to
     /// tell. When this returns nothing of the connection is left.
-    pub(crate) async fn run(mut self, on_open: Vec<Message>, host: &mut impl Host) -> Finished {
-        let ending = match Box::pin(self.greet(on_open, host)).await {
+    ///
+    /// Boxed, as are the frames of what happens once in a connection's life: a task that holds a
+    /// connection is as small as its loop.
+    pub(crate) async fn run(
+        mut self: Box<Self>,
+        on_open: Vec<Message>,
+        host: &mut impl Host,
+    ) -> Finished {
+        let greeted = match on_open.is_empty() {
+            true => Ok(()),
+            false => Box::pin(self.greet(on_open, host)).await,
+        };
+        let ending = match greeted {
             Ok(()) => self.hold(host).await,
             Err(ending) => ending,
         };
-        // What follows happens once in a connection's life; boxed, it costs no memory before.
         Box::pin(self.finish(ending, host)).await
     }
 
@@ -158,10 +169,8 @@ impl Session {
     async fn act(&mut self, action: Action, host: &mut impl Host) -> Result<(), Ending> {
         match action {
             Action::Ping { seq, retry } => {
-                let payload = self.heartbeat.payload(seq);
-                let policy = self.policy;
-                send(self.link.ping(payload), &policy, host).await?;
-                self.last_out = Some(clock());
+                self.link.start_ping(self.heartbeat.payload(seq))?;
+                self.flush(host).await?;
                 host.observe(Event::PingSent { seq, retry });
                 Ok(())
             }
@@ -225,15 +234,34 @@ impl Session {
 
     async fn send_message(&mut self, message: Message, host: &mut impl Host) -> Result<(), Ending> {
         let bytes = message.as_bytes().len();
-        let policy = self.policy;
-        send(self.link.send(message), &policy, host).await?;
-        self.last_out = Some(clock());
+        self.link.start_message(message)?;
+        self.flush(host).await?;
         host.observe(Event::MessageSent { bytes });
         Ok(())
     }
 
+    /// Sends what is queued, under the write timeout. The peer almost always takes the bytes at
+    /// once, so the timer and the ear for the host are only made when it does not.
+    async fn flush(&mut self, host: &mut impl Host) -> Result<(), Ending> {
+        match self.link.flush().now_or_never() {
+            Some(flushed) => flushed?,
+            None => Box::pin(self.flush_patiently(host)).await?,
+        }
+        self.last_out = Some(clock());
+        Ok(())
+    }
+
+    async fn flush_patiently(&mut self, host: &mut impl Host) -> Result<(), Ending> {
+        tokio::select! {
+            biased;
+            flushed = self.link.flush() => flushed,
+            asked = host.asked_to_end() => Err(Ending::Asked(asked)),
+            () = sleep(self.policy.write_timeout) => Err(Ending::WriteTimeout),
+        }
+    }
+
     /// Judges the ending, says what is still owed to the peer, and tells the host.
-    async fn finish(mut self, ending: Ending, host: &mut impl Host) -> Finished {
+    async fn finish(mut self: Box<Self>, ending: Ending, host: &mut impl Host) -> Finished {
         let at = clock();
         let outage_id = rand::random();
         let mut verdict = ending.classify();
@@ -299,12 +327,10 @@ impl Session {
         frame: CloseFrame,
     ) -> (Option<CloseFrame>, Option<CloseFrame>) {
         let limit = self.policy.close_timeout;
-        match timeout(
-            limit.min(self.policy.write_timeout),
-            self.link.close(&frame),
-        )
-        .await
-        {
+        if self.link.start_close(&frame).is_err() {
+            return (None, None);
+        }
+        match timeout(limit.min(self.policy.write_timeout), self.link.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return (None, None),
         }
@@ -327,30 +353,6 @@ impl Session {
     /// Reads until nothing more comes.
     async fn drain(&mut self) {
         while self.link.recv().await.is_ok() {}
-    }
-}
-
-/// Writes under the write timeout. The peer almost always takes the bytes at once, so the timer
-/// and the ear for the host's request are only made when it does not.
-async fn send(
-    write: impl Future<Output = Result<(), Ending>>,
-    policy: &SessionPolicy,
-    host: &mut impl Host,
-) -> Result<(), Ending> {
-    let mut write = pin!(write);
-    if let std::task::Poll::Ready(written) = futures_util::poll!(write.as_mut()) {
-        return written;
-    }
-    let deadline = tokio::time::Instant::now() + policy.write_timeout;
-    let patience = Box::pin(async {
-        match select(pin!(host.asked_to_end()), pin!(sleep_until(deadline))).await {
-            Either::Left((asked, _)) => Ending::Asked(asked),
-            Either::Right(_) => Ending::WriteTimeout,
-        }
-    });
-    match select(write, patience).await {
-        Either::Left((written, _)) => written,
-        Either::Right((ending, _)) => Err(ending),
     }
 }
 

@@ -181,7 +181,10 @@ impl<O: Observer> Holder<O> {
     }
 
     /// `None` if another connection is wanted by now.
-    async fn dial(&mut self, gate: &DialGate) -> Result<Option<Result<Dialed, DialError>>, Over> {
+    async fn dial(
+        &mut self,
+        gate: &DialGate,
+    ) -> Result<Option<Result<Box<Dialed>, Box<DialError>>>, Over> {
         self.attempts = self.attempts.saturating_add(1);
         let dialing = self.target.clone();
         let failing = self.reconnect.failures() > 0;
@@ -203,12 +206,12 @@ impl<O: Observer> Holder<O> {
                         }
                     }
                 },
-                dialed = &mut dialed => return Ok(Some(dialed)),
+                dialed = &mut dialed => return Ok(Some(dialed.map(Box::new).map_err(Box::new))),
             }
         }
     }
 
-    fn dial_failed(&mut self, error: DialError) -> Duration {
+    fn dial_failed(&mut self, error: Box<DialError>) -> Duration {
         let policy = &self.target.policy.reconnect;
         let wait = self
             .reconnect
@@ -227,7 +230,14 @@ impl<O: Observer> Holder<O> {
     }
 
     /// Runs a connection to its end: how long to wait then, `None` to look at what is wanted.
-    async fn session(&mut self, dialed: Dialed) -> Option<Duration> {
+    async fn session(&mut self, dialed: Box<Dialed>) -> Option<Duration> {
+        let (session, on_open) = self.established(*dialed);
+        let finished = session.run(on_open, self).await;
+        self.finished(&finished)
+    }
+
+    /// Announces a connection that came up.
+    fn established(&mut self, dialed: Dialed) -> (Box<Session>, Vec<Message>) {
         let policy = session_policy(&self.target);
         let interval = policy.heartbeat.interval;
         let first = match self.first_ping {
@@ -255,8 +265,7 @@ impl<O: Observer> Holder<O> {
         let on_open = on_open
             .map(|text| Message::text(text.expose().to_string()))
             .collect();
-        let finished = session.run(on_open, self).await;
-        self.finished(&finished)
+        (session, on_open)
     }
 
     fn finished(&mut self, finished: &Finished) -> Option<Duration> {
@@ -342,5 +351,65 @@ fn session_policy(target: &Target) -> SessionPolicy {
         write_timeout: policy.timeouts.write,
         close_timeout: policy.timeouts.close,
         silent: SilentClose::NoPong,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Nobody;
+    impl Observer for Nobody {
+        fn observe(&mut self, _: Event) {}
+    }
+
+    #[test]
+    fn sizes() {
+        let target = Arc::new(Target {
+            identity: Arc::new(crate::stats::Identity {
+                name: "x".into(),
+                url: "ws://x/".into(),
+                protocol: "websocket",
+                labels: Arc::from([]),
+            }),
+            url: crate::config::Secret::new("ws://x/".into()),
+            connection: Default::default(),
+            policy: Default::default(),
+        });
+        let desired = Desired::new(target);
+        let rt = tokio::runtime::Builder::new_current_thread()
+            .build()
+            .unwrap();
+        let _g = rt.enter();
+        let gate = DialGate::new(crate::config::DialLimits {
+            concurrency: 1,
+            per_second: 1,
+        });
+        let f = hold(desired.clone(), gate, FirstPing::Spread, Nobody);
+        eprintln!("hold {}", std::mem::size_of_val(&f));
+        eprintln!("Holder {}", std::mem::size_of::<Holder<Nobody>>());
+        eprintln!("Session {}", std::mem::size_of::<Session>());
+        eprintln!(
+            "WsLink {}",
+            std::mem::size_of::<crate::transport::ws::WsLink>()
+        );
+        eprintln!(
+            "Heartbeat {}",
+            std::mem::size_of::<crate::proto::heartbeat::Heartbeat>()
+        );
+        eprintln!("Sleep {}", std::mem::size_of::<tokio::time::Sleep>());
+        eprintln!("Stats {}", std::mem::size_of::<crate::stats::TargetStats>());
+        eprintln!("Desired {}", std::mem::size_of::<Desired>());
+        eprintln!("Dialed {}", std::mem::size_of::<Dialed>());
+        eprintln!(
+            "Incoming {}",
+            std::mem::size_of::<crate::transport::ws::Incoming>()
+        );
+        eprintln!("Request {}", std::mem::size_of::<Request>());
+        eprintln!("Event {}", std::mem::size_of::<Event>());
+        eprintln!(
+            "Verdict {}",
+            std::mem::size_of::<crate::proto::close::Verdict>()
+        );
     }
 }

@@ -2,9 +2,10 @@
 
 use std::io::ErrorKind;
 use std::net::SocketAddr;
+use std::pin::Pin;
 
 use bytes::Bytes;
-use futures_util::{FutureExt, SinkExt, StreamExt};
+use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{self, Role, WebSocketConfig};
@@ -86,40 +87,45 @@ impl WsLink {
         }
     }
 
-    /// Sends a ping and flushes. Without a deadline of its own.
-    pub(crate) async fn ping(&mut self, payload: [u8; 8]) -> Result<(), Ending> {
-        self.write(WsMessage::Ping(Bytes::copy_from_slice(&payload)))
-            .await
+    /// Queues a ping; [`Self::flush`] sends it.
+    pub(crate) fn start_ping(&mut self, payload: [u8; 8]) -> Result<(), Ending> {
+        self.start(WsMessage::Ping(Bytes::copy_from_slice(&payload)))
     }
 
-    /// Sends a data message and flushes. Without a deadline of its own.
-    pub(crate) async fn send(&mut self, message: Message) -> Result<(), Ending> {
-        let message = match message.into_parts() {
+    /// Queues a data message; [`Self::flush`] sends it.
+    pub(crate) fn start_message(&mut self, message: Message) -> Result<(), Ending> {
+        self.start(match message.into_parts() {
             (bytes, true) => match bytes.try_into() {
                 Ok(text) => WsMessage::Text(text),
                 Err(_) => return Err(protocol_ending(1007, "text that is not UTF-8")),
             },
             (bytes, false) => WsMessage::Binary(bytes),
-        };
-        self.write(message).await
+        })
     }
 
-    /// Sends a Close and flushes; `recv` then waits for the reply. Without a deadline of its own.
-    pub(crate) async fn close(&mut self, frame: &CloseFrame) -> Result<(), Ending> {
-        let frame = protocol::CloseFrame {
+    /// Queues a Close; [`Self::flush`] sends it, and `recv` waits for the reply.
+    pub(crate) fn start_close(&mut self, frame: &CloseFrame) -> Result<(), Ending> {
+        self.start(WsMessage::Close(Some(protocol::CloseFrame {
             code: CloseCode::from(frame.code),
             reason: frame.reason.as_ref().into(),
-        };
-        self.write(WsMessage::Close(Some(frame))).await
+        })))
     }
 
     /// Tries once to send a Close, waiting for nothing; whether it left.
     pub(crate) fn try_close(&mut self, frame: &CloseFrame) -> bool {
-        matches!(self.close(frame).now_or_never(), Some(Ok(())))
+        let flushed = |link: &mut Self| matches!(link.flush().now_or_never(), Some(Ok(())));
+        self.start_close(frame).is_ok() && flushed(self)
     }
 
-    async fn write(&mut self, message: WsMessage) -> Result<(), Ending> {
-        self.ws.send(message).await.map_err(ending)
+    /// Hands what is queued to the operating system. Cancel safe, and without a deadline of its
+    /// own.
+    pub(crate) async fn flush(&mut self) -> Result<(), Ending> {
+        self.ws.flush().await.map_err(ending)
+    }
+
+    /// The queue is not bounded: one writer queues one frame and flushes it before the next.
+    fn start(&mut self, message: WsMessage) -> Result<(), Ending> {
+        Pin::new(&mut self.ws).start_send(message).map_err(ending)
     }
 }
 
