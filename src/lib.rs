@@ -5,6 +5,9 @@
 //! reconnects, and [`Event`] is what happens to it.
 #![allow(dead_code)] // while the house is being built
 
+mod app;
+#[doc(hidden)]
+pub mod cli;
 mod client;
 mod config;
 mod control;
