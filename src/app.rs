@@ -86,8 +86,8 @@ async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(),
     let (reload, requests) = mpsc::channel(RELOAD_QUEUE);
     let mut listeners = Listeners::new(registry.clone(), readiness.clone(), reload.clone());
     let change = listeners.prepare(&loaded.config);
-    let change = change.map_err(|error| cannot_start(&error))?;
-    listeners.commit(change);
+    let committed = change.and_then(|change| listeners.commit(change));
+    committed.map_err(|error| cannot_start(&error))?;
 
     say_what_starts(&loaded, &listeners);
     warn_of_descriptors(loaded.config.targets.len());

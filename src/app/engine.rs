@@ -168,8 +168,8 @@ impl<H: Hold> Engine<H> {
         for warning in &warnings {
             warn!(event = "config_warning", "{warning}");
         }
+        let listeners = self.listeners.commit(change)?;
         let changes = self.supervisor.apply(&config.targets);
-        let listeners = self.listeners.commit(change);
         if self.dial != Some(config.dial) {
             self.gate.set_limits(config.dial);
             self.dial = Some(config.dial);

@@ -180,35 +180,36 @@ impl Listeners {
         Ok(ControlChange::Start(started.map_err(failed)?))
     }
 
-    /// Swaps in what was prepared. Returns what changed, in words.
-    pub(super) fn commit(&mut self, change: Change) -> Vec<String> {
-        let mut words = self.commit_metrics(change.metrics);
+    /// Swaps in what was prepared. Returns what changed, in words. Fails, with what is wanted
+    /// already still served, for want of file descriptors.
+    pub(super) fn commit(&mut self, change: Change) -> Result<Vec<String>, String> {
+        let mut words = self.commit_metrics(change.metrics)?;
         if let Some(metrics) = &self.metrics {
             let reload = change.reload_by_http.then(|| self.reload.clone());
             metrics.set_reload(reload);
         }
         words.extend(self.commit_peer(change.peer));
         words.extend(self.commit_control(change.control));
-        words
+        Ok(words)
     }
 
-    fn commit_metrics(&mut self, change: MetricsChange) -> Vec<String> {
+    fn commit_metrics(&mut self, change: MetricsChange) -> Result<Vec<String>, String> {
         match (change, self.metrics.take()) {
             (MetricsChange::Start(started), _) => {
                 self.metrics = Some(started);
-                vec!["the metrics listener started".to_owned()]
+                Ok(vec!["metrics listener opened".to_owned()])
             }
             (MetricsChange::Change(change), Some(metrics)) => {
-                let words = metrics.commit(change);
+                let words = metrics.commit(change).map_err(|error| one_line(&error));
                 self.metrics = Some(metrics);
                 words
             }
             (MetricsChange::Stop, Some(metrics)) => {
                 // It blocks while requests are under way, and nobody waits for its end.
                 tokio::task::spawn_blocking(move || metrics.shutdown(METRICS_DRAIN));
-                vec!["the metrics listener stopped".to_owned()]
+                Ok(vec!["metrics listener closed".to_owned()])
             }
-            (MetricsChange::Change(_) | MetricsChange::Stop, None) => Vec::new(),
+            (MetricsChange::Change(_) | MetricsChange::Stop, None) => Ok(Vec::new()),
         }
     }
 
