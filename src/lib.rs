@@ -2,6 +2,9 @@
 //! evidence, when one breaks.
 #![allow(dead_code)] // while the house is being built
 
+pub(crate) mod cli {
+    pub(crate) mod check;
+}
 pub(crate) mod config;
 pub(crate) mod proto;
 pub(crate) mod reload;
