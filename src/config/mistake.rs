@@ -1,6 +1,8 @@
 //! What is wrong with a configuration, and where.
 
+use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 
 /// Every mistake of every layer: files first, in reading order, then environment, then flags.
 /// Displays one to a line.
@@ -18,6 +20,28 @@ pub(crate) struct Mistake {
     pub(crate) key: String,
     /// What was expected and what to do.
     pub(crate) message: String,
+}
+
+impl Report {
+    /// Mistakes in the order of their files and lines, then the others as they came.
+    pub(super) fn sorted<'a>(
+        mut mistakes: Vec<Mistake>,
+        files: impl Iterator<Item = &'a Path>,
+    ) -> Self {
+        let files: HashMap<String, usize> = files
+            .enumerate()
+            .map(|(n, path)| (path.display().to_string(), n))
+            .collect();
+        mistakes.sort_by_cached_key(|mistake| {
+            // `path:line:column`, or something else.
+            let mut parts = mistake.place.rsplitn(3, ':');
+            let column = parts.next().and_then(|n| n.parse::<u32>().ok());
+            let line = parts.next().and_then(|n| n.parse::<u32>().ok());
+            let file = parts.next().and_then(|path| files.get(path));
+            (file.copied().unwrap_or(usize::MAX), line, column)
+        });
+        Self { mistakes }
+    }
 }
 
 impl fmt::Display for Mistake {
