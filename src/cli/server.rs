@@ -1,10 +1,154 @@
-//! `ws-keepalive server`.
-use super::Globals;
+//! `ws-keepalive server`: the peer to ping.
 
-#[derive(Debug, clap::Args)]
-#[command(after_help = "Examples:\n  ws-keepalive server")]
-pub(crate) struct ServerArgs {}
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
 
-pub(crate) fn run(_args: ServerArgs, _globals: Globals) -> u8 {
-    0
+use anyhow::Context;
+use clap::Args;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use super::values::parse_positive;
+use crate::config::duration::parse_size;
+use crate::config::{Listen, LogFormat, LogLevel, Server, parse_listen};
+use crate::server::{admin, peer};
+use crate::signal::Signals;
+use crate::stats::Registry;
+use crate::telemetry::logs;
+
+/// How long the metrics listener may take to finish what it is answering.
+const METRICS_DRAIN: Duration = Duration::from_secs(1);
+
+/// The flags of `server`.
+#[derive(Debug, Args)]
+#[command(
+    about = "Serve a peer that answers pings on every path, and echoes on /echo",
+    long_about = "Serves WebSocket on every path: answers pings with their payload, echoes messages \
+                  on /echo and ignores them elsewhere, pings a client that was silent for one ping \
+                  interval and discards one that stays silent (Close 1008). Runs until it is asked \
+                  to stop, then closes every connection with 1000.",
+    after_help = "Examples:\n  \
+        ws-keepalive server                      port 9000 on every address\n  \
+        ws-keepalive server -l 127.0.0.1 -p 0    any free port; the log says which\n  \
+        ws-keepalive server -m -a 127.0.0.1:8081 with its own /metrics"
+)]
+pub(crate) struct ServerArgs {
+    /// Address to listen on
+    #[arg(short, long, default_value = "0.0.0.0")]
+    listen: IpAddr,
+    /// Port to listen on; 0 for any free one
+    #[arg(short, long, default_value_t = 9000)]
+    port: u16,
+    /// A client silent this long is pinged, and discarded after twice as long again
+    #[arg(short = 'i', long, value_name = "DURATION", default_value = "5s", value_parser = parse_positive)]
+    ping_interval: Duration,
+    /// How long a pinged client may stay silent; default twice the ping interval
+    #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
+    pong_timeout: Option<Duration>,
+    /// Serve /metrics
+    #[arg(short, long, value_name = "BOOL", default_value_t = false, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
+    metrics: bool,
+    /// Address of /metrics: HOST:PORT or unix:/path
+    #[arg(short = 'a', long, value_name = "ADDRESS", default_value = "0.0.0.0:8081", value_parser = parse_listen)]
+    metrics_server: Listen,
+    /// The `listener` label of its metrics
+    #[arg(long, default_value = "server")]
+    name: String,
+    /// Connections held at once; more are refused with 503
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = parse_count)]
+    max_connections: usize,
+    /// Larger messages end the connection with Close 1009
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
+    max_message_size: usize,
+    /// From accept to the end of the upgrade
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_positive)]
+    handshake_timeout: Duration,
+    /// How long a client's Close reply is waited for
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_positive)]
+    close_timeout: Duration,
+}
+
+fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) => Err("must be at least 1".into()),
+        Ok(count) if count <= tokio::sync::Semaphore::MAX_PERMITS => Ok(count),
+        Ok(_) => Err("is too large".into()),
+        Err(_) => Err("must be a whole number".into()),
+    }
+}
+
+/// Runs the command: its exit status.
+pub(crate) fn run(args: &ServerArgs, level: LogLevel, format: LogFormat) -> u8 {
+    let _logs = logs::init(level, format);
+    match serve(args) {
+        Ok(status) => status,
+        Err(error) => {
+            eprintln!("ws-keepalive server: {error:#}");
+            1
+        }
+    }
+}
+
+fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
+    let config = Arc::new(Server {
+        name: args.name.as_str().into(),
+        listen: SocketAddr::new(args.listen, args.port),
+        ping_interval: args.ping_interval,
+        pong_timeout: args.pong_timeout.unwrap_or(args.ping_interval * 2),
+        max_connections: args.max_connections,
+        max_message_size: args.max_message_size,
+        handshake_timeout: args.handshake_timeout,
+        close_timeout: args.close_timeout,
+    });
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let listener = runtime.block_on(TcpListener::bind(config.listen)).with_context(|| {
+        format!("cannot listen on {} (--listen, --port)", config.listen)
+    })?;
+    let registry = Registry::new();
+    registry.reloaded(true);
+    let readiness = admin::Readiness::new();
+    let metrics = match args.metrics {
+        true => {
+            let bound = admin::bind(&args.metrics_server, "--metrics-server")?;
+            Some(admin::start(vec![bound], registry.clone(), readiness.clone(), None)?)
+        }
+        false => None,
+    };
+    let address = listener.local_addr()?;
+    tracing::info!(listener = %config.name, %address, "listening on {address}");
+    readiness.set_ready(true);
+    let status = runtime.block_on(serve_until_stopped(listener, config, &registry, &readiness));
+    if let Some(metrics) = metrics {
+        metrics.shutdown(METRICS_DRAIN);
+    }
+    status
+}
+
+async fn serve_until_stopped(
+    listener: TcpListener,
+    config: Arc<Server>,
+    registry: &Arc<Registry>,
+    readiness: &admin::Readiness,
+) -> anyhow::Result<u8> {
+    let mut signals = Signals::to_stop().context("cannot listen to signals")?;
+    let shutdown = CancellationToken::new();
+    let guard = registry.listener(&config.name);
+    let stats = guard.stats().clone();
+    let mut serving = std::pin::pin!(peer::serve(listener, config, guard, shutdown.clone()));
+    loop {
+        tokio::select! {
+            () = &mut serving => return Ok(0),
+            signal = signals.next() => {
+                if shutdown.is_cancelled() {
+                    return Ok(signal.exit_status());
+                }
+                readiness.set_ready(false);
+                let open = stats.connections.load(std::sync::atomic::Ordering::Relaxed);
+                tracing::info!(signal = signal.as_str(), open, "asked to stop: closing {open} connections");
+                shutdown.cancel();
+            }
+        }
+    }
 }

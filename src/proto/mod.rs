@@ -3,6 +3,8 @@
 //! Nothing here does I/O, reads a clock or draws randomness of its own: `now` and random numbers
 //! are arguments, deadlines and actions are results. A week of keepalive is a millisecond of test.
 
+#![cfg_attr(not(test), deny(clippy::disallowed_methods))]
+
 pub(crate) mod backoff;
 pub(crate) mod close;
 pub(crate) mod event;

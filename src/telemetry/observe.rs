@@ -52,6 +52,7 @@ pub(crate) fn observe(stats: &TargetStats, event: &Event) {
         | Event::Message(_)
         | Event::MessageSent { .. }
         | Event::Waiting { .. }
+        | Event::Missed { .. }
         | Event::Stopped => {
             stats.apply(event);
             if tracing::enabled!(target: LOG, Level::DEBUG) {
@@ -255,7 +256,11 @@ fn detail(stats: &TargetStats, event: &Event) {
         }
         Event::Stopped => debug!(target: LOG, event = "stopped", target, "{target} stopped"),
         // Told by `observe` itself.
-        Event::DialFailed(_) | Event::Established(_) | Event::Ended(_) | Event::Stalled { .. } => {}
+        Event::DialFailed(_)
+        | Event::Established(_)
+        | Event::Ended(_)
+        | Event::Stalled { .. }
+        | Event::Missed { .. } => {}
     }
 }
 

@@ -118,7 +118,7 @@ impl Read for HeaderTable {
                         None
                     }
                 };
-                let source = HeaderSource::read(value, reader);
+                let source = <HeaderSource as Read>::read(value, reader);
                 if let (Some(parsed), Some(source)) = (parsed, source) {
                     let key = parsed.as_str().into();
                     if headers.0.insert(key, (parsed, source)).is_some() {

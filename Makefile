@@ -1,0 +1,52 @@
+# The words people type. `make test` is everything; .ci/run calls it.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+# Tools the checks need, out of the way of the machine's own. Point it at a directory that outlives
+# the clone to keep them between runs.
+TOOLS ?= $(CURDIR)/target/outer
+export TOOLS
+
+.PHONY: help
+help: ## Lists these targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+.PHONY: test
+test: lint docs deny unit bench-quick outer ## Everything: lint, docs, deny, all test rings, a quick benchmark
+
+.PHONY: lint
+lint: ## rustfmt and clippy, warnings denied
+	cargo fmt --check
+	cargo clippy --locked --all-targets --all-features -- -D warnings
+
+.PHONY: docs
+docs: ## The library's documentation, warnings denied
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --no-deps --lib
+
+# No advisory check: the database is fetched from a host a build machine need not reach, and an
+# audit that did not happen must not look like a clean one.
+.PHONY: deny
+deny: ## Licences, banned crates and sources of everything in Cargo.lock
+	scripts/install-cargo-deny
+	cargo fetch --locked
+	PATH="$(TOOLS)/bin:$$PATH" cargo deny --offline check licenses bans sources
+
+.PHONY: unit
+unit: ## The test rings that need nothing but Rust
+	cargo test --locked
+
+.PHONY: outer
+outer: ## The built binary against real peers; installs them by name into $$TOOLS
+	scripts/install-peers
+	RUST_TEST_THREADS=16 cargo test --locked --features outer --test outer
+
+.PHONY: bench
+bench: ## The benchmark at its full size: 15,000 targets
+	cargo bench --locked --bench hold
+
+.PHONY: bench-quick
+bench-quick: ## A small run that keeps the benchmark alive
+	cargo bench --locked --bench hold -- --quick

@@ -1,0 +1,133 @@
+//! The other ways to ask for a reload, and what they answer.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::support::*;
+
+fn control(daemon: &Daemon, arguments: &[&str]) -> Command {
+    let file = daemon.dir.file();
+    let mut command = program(arguments);
+    command.args(["--config", file.to_str().unwrap()]);
+    command
+}
+
+fn run(command: &mut Command) -> (i32, String, String) {
+    let mut process = Process::spawn("control", command);
+    let status = process.wait(secs(10.0));
+    let text = |lines: &Journal<Line>| {
+        lines
+            .all()
+            .iter()
+            .map(|line| line.text.clone() + "\n")
+            .collect::<String>()
+    };
+    (
+        exit_code(status),
+        text(&process.stdout),
+        text(&process.stderr),
+    )
+}
+
+fn target(name: &str, peer: &OddPeer, interval: &str) -> String {
+    format!(
+        "[[target]]\nname = \"{name}\"\nurl = \"{}\"\nping_interval = \"{interval}\"\n",
+        peer.url()
+    )
+}
+
+#[test]
+fn reload_waits_and_exits_0_with_what_changed_or_1_with_why_not() {
+    let _machine = shared();
+    let peer = OddPeer::upgrading(Manner::default());
+    let daemon = Daemon::run(&target("one", &peer, "1s"));
+    daemon.established("one", secs(5.0));
+    daemon
+        .dir
+        .rename_over(&daemon.text("[[target]]\nurl = 7\n"));
+    let (code, out, err) = run(&mut control(&daemon, &["reload"]));
+    assert_eq!(code, 1, "{out}{err}");
+    assert!((out + &err).contains("url"));
+    daemon
+        .dir
+        .rename_over(&daemon.text(&target("one", &peer, "2s")));
+    let (code, out, err) = run(&mut control(&daemon, &["reload"]));
+    assert_eq!(code, 0, "{out}{err}");
+    assert!(out.contains("retuned") || out.contains("kept"), "{out}");
+    assert_eq!(peer.dials().len(), 1);
+}
+
+#[test]
+fn sighup_and_post_reload_take_the_same_path() {
+    let _machine = shared();
+    let peer = OddPeer::upgrading(Manner::default());
+    let daemon = Daemon::run(&target("one", &peer, "1s"));
+    daemon.established("one", secs(5.0));
+    let lines = daemon.process.stderr.len();
+    daemon.process.signal(Signal::HUP);
+    daemon
+        .process
+        .stderr
+        .wait_from(lines, "a reload line", secs(5.0), |line| {
+            (number_after(&line.text, "kept") == Some(1)).then_some(())
+        });
+    assert_eq!(post(daemon.metrics, "/-/reload").unwrap().0, 200);
+    daemon.dir.overwrite(&daemon.text("nonsense"));
+    let (status, body) = post(daemon.metrics, "/-/reload").unwrap();
+    assert_eq!(status, 422, "{body}");
+    assert!(
+        body.contains("nonsense") || body.contains("ws-keepalive.toml"),
+        "{body}"
+    );
+    assert_eq!(peer.dials().len(), 1);
+}
+
+#[test]
+fn status_shows_every_target_as_a_table_and_as_json() {
+    let _machine = shared();
+    let peer = OddPeer::upgrading(Manner::default());
+    let daemon = Daemon::run(&(target("one", &peer, "1s") + &target("two", &peer, "1s")));
+    daemon.established("one", secs(5.0));
+    daemon.established("two", secs(5.0));
+    let (code, table, err) = run(&mut control(&daemon, &["status"]));
+    assert_eq!(code, 0, "{err}");
+    for name in ["one", "two"] {
+        let row = table.lines().find(|row| row.contains(name));
+        assert!(
+            row.is_some_and(|row| row.contains("established")),
+            "{table}"
+        );
+    }
+    let (code, json, err) = run(&mut control(&daemon, &["status", "-o", "json"]));
+    assert_eq!(code, 0, "{err}");
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["targets"].as_array().map(Vec::len), Some(2));
+}
+
+#[test]
+fn a_listener_that_cannot_bind_exits_1_and_names_address_and_flag() {
+    let _machine = shared();
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap().to_string();
+    let dir = ConfigDir::new();
+    dir.overwrite("");
+    let file = dir.file();
+    let run_arguments = [
+        "run",
+        "--config",
+        file.to_str().unwrap(),
+        "--metrics-server",
+        &address,
+    ];
+    let port = taken.local_addr().unwrap().port().to_string();
+    let server_arguments = ["server", "-l", "127.0.0.1", "-p", &port];
+    for (arguments, flag) in [
+        (&run_arguments[..], "--metrics-server"),
+        (&server_arguments, "--port"),
+    ] {
+        let (code, out, err) = run(&mut program(arguments));
+        assert_eq!(code, 1, "{out}{err}");
+        assert!(err.contains(&address) && err.contains(flag), "{err}");
+    }
+}

@@ -1,0 +1,16 @@
+//! The outermost ring: the built binary against real peers, on loopback. `make outer` installs what
+//! it needs and runs it; a missing tool fails, nothing is skipped.
+#![allow(clippy::unwrap_used)]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod control;
+mod foreign_peers;
+mod odd_peers;
+mod prometheus;
+mod reload_files;
+mod reload_thousand;
+mod shutdown;
+mod stall;
+mod support_works;
