@@ -6,6 +6,7 @@ mod reload;
 mod run;
 mod server;
 mod status;
+mod values;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -82,10 +83,12 @@ enum Command {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     let globals = cli.globals;
+    let level = globals.log_level.unwrap_or_default();
+    let format = globals.log_format.unwrap_or_default();
     let status = match cli.command {
         Command::Run(args) => run::run(args, globals),
-        Command::Client(args) => client::run(*args, globals),
-        Command::Server(args) => server::run(*args, globals),
+        Command::Client(args) => client::run(&args, level, format),
+        Command::Server(args) => server::run(&args, level, format),
         Command::Check(args) => check::run(&args, globals.overrides()),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
