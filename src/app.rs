@@ -122,7 +122,7 @@ async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(),
     drop(watch);
     tokio::select! {
         ended = engine.drain() => {
-            info!(event = "stopped", connections = ended, "stopped");
+            info!(event = "stopped", targets = ended, "stopped");
             Ok(())
         }
         signal = signal_to_stop(&mut signals) => {

@@ -183,7 +183,7 @@ pub(crate) fn start(
 ) -> io::Result<ControlServer> {
     let listener = UnixListener::from_std(bound.listener)?;
     let cancel = CancellationToken::new();
-    let served = serve(listener, registry, reload, cancel.clone());
+    let served = serve(listener, registry, reload);
     tokio::spawn(cancel.clone().run_until_cancelled_owned(served));
     Ok(ControlServer {
         file: bound.file,
@@ -191,12 +191,7 @@ pub(crate) fn start(
     })
 }
 
-async fn serve(
-    listener: UnixListener,
-    registry: Arc<Registry>,
-    reload: ReloadSender,
-    cancel: CancellationToken,
-) {
+async fn serve(listener: UnixListener, registry: Arc<Registry>, reload: ReloadSender) {
     let places = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         let stream = match listener.accept().await {
@@ -212,12 +207,13 @@ async fn serve(
             continue;
         };
         let (registry, reload) = (registry.clone(), reload.clone());
-        let conversation = async move {
+        // Outlives the listener: the reload that is asked for here may be what closes it. Each
+        // wait in it has its own deadline.
+        tokio::spawn(async move {
             // A client that went away is its own affair.
             let _ = converse(stream, registry, reload).await;
             drop(place);
-        };
-        tokio::spawn(cancel.clone().run_until_cancelled_owned(conversation));
+        });
     }
 }
 
@@ -361,6 +357,21 @@ mod tests {
                 (answer, outcome) => panic!("{answer:?} for {outcome:?}"),
             }
         }
+    }
+
+    #[tokio::test]
+    async fn a_reload_that_closes_the_socket_is_answered_on_it() {
+        let (_dir, path) = socket();
+        let (server, mut requests) = served(&path);
+        let reloading = async move {
+            let request = requests.recv().await.unwrap();
+            drop(server);
+            // Whoever is to notice the end of the server has had the time to.
+            tokio::task::yield_now().await;
+            request.reply.unwrap().send(Ok(Changes::default())).unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask_from_outside(&path, Command::Reload), reloading);
+        assert!(matches!(answer.unwrap(), Answer::Changes(_)));
     }
 
     #[tokio::test]

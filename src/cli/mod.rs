@@ -71,6 +71,13 @@ enum Command {
     /// Be the peer: answer pings, ping back, discard clients that fell silent
     Server(Box<server::ServerArgs>),
     /// Judge a configuration file; show the effective one
+    #[command(after_help = "\
+Exit status: 0 if it is good, 2 if not; every mistake is shown with its place and its remedy.
+
+Examples:
+  ws-keepalive check
+  ws-keepalive check config/demo.toml --print
+  ws-keepalive check --schema")]
     Check(check::CheckArgs),
     /// Show the targets of the running daemon
     Status(status::StatusArgs),

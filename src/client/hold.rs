@@ -416,11 +416,16 @@ mod tests {
 
     struct Watch(Arc<crate::stats::TargetStats>);
     impl Observer for Watch {
-        fn observe(&mut self, e: Event) { self.0.apply(&e); }
+        fn observe(&mut self, e: Event) {
+            self.0.apply(&e);
+        }
     }
     fn rss() -> u64 {
         let s = std::fs::read_to_string("/proc/self/smaps_rollup").unwrap();
-        s.lines().filter(|l| l.starts_with("Private_")).map(|l| l.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap()).sum()
+        s.lines()
+            .filter(|l| l.starts_with("Private_"))
+            .map(|l| l.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap())
+            .sum()
     }
     fn cpu() -> f64 {
         let s = std::fs::read_to_string("/proc/self/schedstat").unwrap();
@@ -438,39 +443,82 @@ mod tests {
         let n: usize = std::env::var("N").unwrap().parse().unwrap();
         let port: u16 = std::env::var("PORT").unwrap().parse().unwrap();
         let registry = crate::stats::Registry::new();
-        let policy = Arc::new(crate::config::Policy { heartbeat: crate::proto::heartbeat::HeartbeatPolicy::every(Duration::from_secs(1)), ..Default::default() });
+        let policy = Arc::new(crate::config::Policy {
+            heartbeat: crate::proto::heartbeat::HeartbeatPolicy::every(Duration::from_secs(1)),
+            ..Default::default()
+        });
         let conn: Arc<crate::config::ConnectionOptions> = Default::default();
         let labels: Arc<[(Box<str>, Box<str>)]> = Arc::from([]);
-        let rt = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let rt = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
         rt.block_on(async move {
             let r0 = rss();
-            let gate = DialGate::new(crate::config::DialLimits { concurrency: 64, per_second: 5000 });
-            let t0 = Instant::now(); let c0 = cpu();
+            let gate = DialGate::new(crate::config::DialLimits {
+                concurrency: 64,
+                per_second: 5000,
+            });
+            let t0 = Instant::now();
+            let c0 = cpu();
             let mut keep = vec![];
             for i in 0..n {
                 let name: Arc<str> = format!("target-{i}").into();
                 let url = format!("ws://127.0.0.{}:{port}/", 1 + i % 8);
-                let identity = Arc::new(crate::stats::Identity { name, url: url.as_str().into(), protocol: "websocket", labels: labels.clone() });
-                let target = Arc::new(Target { identity: identity.clone(), url: crate::config::Secret::new(url.into()), connection: conn.clone(), policy: policy.clone() });
+                let identity = Arc::new(crate::stats::Identity {
+                    name,
+                    url: url.as_str().into(),
+                    protocol: "websocket",
+                    labels: labels.clone(),
+                });
+                let target = Arc::new(Target {
+                    identity: identity.clone(),
+                    url: crate::config::Secret::new(url.into()),
+                    connection: conn.clone(),
+                    policy: policy.clone(),
+                });
                 let entry = registry.target(identity, &policy.rtt_buckets);
                 let desired = Desired::new(target);
-                tokio::spawn(hold(desired.clone(), gate.clone(), FirstPing::Spread, Watch(entry.stats().clone())));
+                tokio::spawn(hold(
+                    desired.clone(),
+                    gate.clone(),
+                    FirstPing::Spread,
+                    Watch(entry.stats().clone()),
+                ));
                 keep.push((entry, desired));
             }
             loop {
                 sleep(Duration::from_millis(20)).await;
-                let up = keep.iter().filter(|(e, _)| e.stats().state() == crate::stats::State::Established).count();
-                if up == n { break; }
+                let up = keep
+                    .iter()
+                    .filter(|(e, _)| e.stats().state() == crate::stats::State::Established)
+                    .count();
+                if up == n {
+                    break;
+                }
             }
-            eprintln!("up in {:?} cpu {:.1} us/conn", t0.elapsed(), (cpu() - c0) * 1e6 / n as f64);
+            eprintln!(
+                "up in {:?} cpu {:.1} us/conn",
+                t0.elapsed(),
+                (cpu() - c0) * 1e6 / n as f64
+            );
             sleep(Duration::from_secs(2)).await;
             eprintln!("private {} B/target", (rss() - r0) * 1024 / n as u64);
             for _ in 0..3 {
-            let p = |k: &Vec<(crate::stats::EntryGuard, Arc<Desired>)>| k.iter().map(|(e, _)| e.stats().pongs_received.get()).sum::<u64>();
-            let p0 = p(&keep); let c0 = cpu();
-            sleep(Duration::from_secs(5)).await;
-            let (p1, c1) = (p(&keep), cpu());
-            eprintln!("pongs {} cpu {:.2} us/pingpong", p1 - p0, (c1 - c0) * 1e6 / (p1 - p0) as f64);
+                let p = |k: &Vec<(crate::stats::EntryGuard, Arc<Desired>)>| {
+                    k.iter()
+                        .map(|(e, _)| e.stats().pongs_received.get())
+                        .sum::<u64>()
+                };
+                let p0 = p(&keep);
+                let c0 = cpu();
+                sleep(Duration::from_secs(5)).await;
+                let (p1, c1) = (p(&keep), cpu());
+                eprintln!(
+                    "pongs {} cpu {:.2} us/pingpong",
+                    p1 - p0,
+                    (c1 - c0) * 1e6 / (p1 - p0) as f64
+                );
             }
         });
     }

@@ -15,9 +15,9 @@ mod read;
 mod resolve;
 pub(crate) mod schema;
 mod secret;
-pub(crate) mod watch;
 #[cfg(test)]
 mod tests;
+pub(crate) mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
