@@ -5,14 +5,21 @@
 //! reconnects, and [`Event`] is what happens to it.
 #![allow(dead_code)] // while the house is being built
 
+mod app;
+#[doc(hidden)]
+pub mod cli;
 mod client;
 mod config;
+mod control;
 mod error;
 mod proto;
 mod reload;
 mod server;
 mod session;
+mod signal;
 mod stats;
+mod supervisor;
+mod telemetry;
 mod transport;
 
 pub use client::{Builder, Client, Events};

@@ -31,6 +31,18 @@ pub(crate) enum Trigger {
     Control,
 }
 
+impl Trigger {
+    /// In words that follow "reloaded by".
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::File => "a file change",
+            Self::Signal => "SIGHUP",
+            Self::Http => "POST /-/reload",
+            Self::Control => "the control socket",
+        }
+    }
+}
+
 /// What a reload did, by target name.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub(crate) struct Changes {

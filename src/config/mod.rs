@@ -1,14 +1,31 @@
 //! The configuration: one TOML file, its `.d` directory, the environment and the flags, resolved
 //! into values that need no further checks.
 
-mod duration;
+mod chain;
+pub(crate) mod duration;
+mod header;
+mod layer;
+mod layers;
+mod leaf;
+pub(crate) mod load;
+mod mistake;
+mod print;
+mod raw;
+mod read;
+mod resolve;
+pub(crate) mod schema;
 mod secret;
+#[cfg(test)]
+mod tests;
+pub(crate) mod watch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+#[allow(unused_imports)] // for commands that take one URL
+pub(crate) use leaf::WsUrl;
 pub(crate) use secret::Secret;
 
 use crate::proto::backoff::BackoffPolicy;
@@ -57,6 +74,17 @@ pub(crate) enum LogLevel {
     Error,
 }
 
+impl LogLevel {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Debug => "debug",
+            Self::Info => "info",
+            Self::Warn => "warn",
+            Self::Error => "error",
+        }
+    }
+}
+
 /// How log lines look. Default `auto`: text on a terminal, else JSON.
 #[derive(
     Debug,
@@ -75,6 +103,16 @@ pub(crate) enum LogFormat {
     Auto,
     Text,
     Json,
+}
+
+impl LogFormat {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Auto => "auto",
+            Self::Text => "text",
+            Self::Json => "json",
+        }
+    }
 }
 
 /// `[metrics]`.
@@ -146,7 +184,7 @@ impl Target {
 /// What is sent and spoken when the connection is made. Shared by equal targets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct ConnectionOptions {
-    /// Headers of the upgrade request, in the order of the file.
+    /// Headers of the upgrade request, by name.
     pub(crate) headers: Vec<(http::HeaderName, HeaderSource)>,
     /// Offered in this order.
     pub(crate) subprotocols: Vec<Box<str>>,

@@ -1,3 +1,4 @@
-//! The listeners: the peer that answers pings, and the endpoint that is scraped.
+//! What listens: the embedded peer that answers pings, and the endpoint that is scraped.
 
+pub(crate) mod admin;
 pub(crate) mod peer;

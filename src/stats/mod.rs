@@ -6,6 +6,7 @@
 mod histogram;
 
 use std::collections::VecDeque;
+use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
@@ -86,8 +87,6 @@ pub(crate) struct TargetStats {
     state: AtomicU8,
     /// Since when `state` is what it is, Unix nanoseconds.
     state_since: Number,
-    /// Nanoseconds of the registry's monotonic clock at which `established` last changed.
-    changed: Number,
     pub(crate) ping_retries: Number,
     pub(crate) pings_sent: Number,
     pub(crate) pongs_received: Number,
@@ -97,9 +96,10 @@ pub(crate) struct TargetStats {
     pub(crate) messages_received: Number,
     pub(crate) received_bytes: Number,
     pub(crate) sent_bytes: Number,
-    /// Nanoseconds up and down until `changed`.
-    connected: Number,
-    disconnected: Number,
+    /// Nanoseconds of the registry's monotonic clock at which the target was registered.
+    born: u64,
+    /// A lock, for a reader that saw half a turn would report a counter that goes back.
+    uptime: Mutex<Uptime>,
     /// Unix nanoseconds; 0 when down.
     connection_start: Number,
     /// Unix nanoseconds; 0 before the first.
@@ -112,6 +112,15 @@ pub(crate) struct TargetStats {
     rtt: Mutex<Histogram>,
     history: Mutex<Option<Box<History>>>,
     epoch: Instant,
+}
+
+/// How long a connection was up in sum, in nanoseconds of the registry's monotonic clock.
+#[derive(Debug, Default)]
+struct Uptime {
+    /// Of the connections that ended.
+    sum: u64,
+    /// When the present connection came up.
+    since: Option<NonZeroU64>,
 }
 
 /// What is only there once something went wrong.
@@ -138,7 +147,6 @@ impl TargetStats {
             identity: Mutex::new(identity),
             state: AtomicU8::new(State::Connecting as u8),
             state_since: Number::default(),
-            changed: Number::default(),
             ping_retries: Number::default(),
             pings_sent: Number::default(),
             pongs_received: Number::default(),
@@ -148,8 +156,8 @@ impl TargetStats {
             messages_received: Number::default(),
             received_bytes: Number::default(),
             sent_bytes: Number::default(),
-            connected: Number::default(),
-            disconnected: Number::default(),
+            born: nanos(epoch.elapsed()),
+            uptime: Mutex::default(),
             connection_start: Number::default(),
             last_disconnect: Number::default(),
             last_rtt: Number(AtomicU64::new(u64::MAX)),
@@ -159,7 +167,6 @@ impl TargetStats {
             history: Mutex::new(None),
             epoch,
         };
-        stats.changed.set(nanos(epoch.elapsed()));
         stats.set_state(State::Connecting);
         stats
     }
@@ -195,15 +202,13 @@ impl TargetStats {
             .map(Duration::from_nanos)
     }
 
-    /// Time up and time down, up to `now`.
-    pub(crate) fn availability(&self, now: Instant) -> (Duration, Duration) {
-        let since = self.changed.get();
-        let running = nanos(now.saturating_duration_since(self.epoch)).saturating_sub(since);
-        let (mut up, mut down) = (self.connected.get(), self.disconnected.get());
-        match self.state() {
-            State::Established => up += running,
-            State::Connecting | State::Waiting | State::Stopped => down += running,
-        }
+    /// Time up and time down until now. Neither ever goes back.
+    pub(crate) fn availability(&self) -> (Duration, Duration) {
+        let uptime = lock(&self.uptime);
+        let now = nanos(self.epoch.elapsed());
+        let running = uptime.since.map_or(0, |since| now - since.get().min(now));
+        let up = uptime.sum + running;
+        let down = (now - self.born.min(now)).saturating_sub(up);
         (Duration::from_nanos(up), Duration::from_nanos(down))
     }
 
@@ -247,7 +252,7 @@ impl TargetStats {
                 self.set_phase_times(&up.times);
                 self.connects.add(1);
                 self.connection_start.set(unix_nanos(up.at));
-                self.turn(State::Established, &self.disconnected);
+                self.set_state(State::Established);
                 if let Some(recovered) = up.recovered {
                     self.with_history_mut(|history| {
                         let newest = history.ends.front_mut();
@@ -278,9 +283,8 @@ impl TargetStats {
             Event::MessageSent { bytes } => self.sent_bytes.add(*bytes as u64),
             Event::Ended(end) => {
                 self.disconnects.add(1);
-                self.connection_start.set(0);
                 self.last_disconnect.set(unix_nanos(end.at));
-                self.turn(State::Waiting, &self.connected);
+                self.set_state(State::Waiting);
                 self.with_history_mut(|history| {
                     history.causes[end.cause as usize] += 1;
                     history.ends.truncate(HISTORY - 1);
@@ -296,17 +300,26 @@ impl TargetStats {
         }
     }
 
-    /// Books the time since the last turn on `account` and changes the state.
-    fn turn(&self, state: State, account: &Number) {
-        let now = nanos(self.epoch.elapsed());
-        account.add(now.saturating_sub(self.changed.get()));
-        self.changed.set(now);
-        self.set_state(state);
-    }
-
     fn set_state(&self, state: State) {
+        self.book_uptime(state == State::Established);
+        if state != State::Established {
+            self.connection_start.set(0);
+        }
         self.state.store(state as u8, Relaxed);
         self.state_since.set(unix_nanos(SystemTime::now()));
+    }
+
+    fn book_uptime(&self, is_up: bool) {
+        let mut uptime = lock(&self.uptime);
+        let now = nanos(self.epoch.elapsed());
+        match (uptime.since, is_up) {
+            (None, true) => uptime.since = NonZeroU64::new(now.max(1)),
+            (Some(since), false) => {
+                uptime.sum += now.saturating_sub(since.get());
+                uptime.since = None;
+            }
+            (None, false) | (Some(_), true) => {}
+        }
     }
 
     fn set_phase_times(&self, times: &[Option<Duration>; Phase::ALL.len()]) {
@@ -485,4 +498,140 @@ fn unix_nanos(at: SystemTime) -> u64 {
 
 fn from_unix_nanos(n: u64) -> SystemTime {
     UNIX_EPOCH + Duration::from_nanos(n)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::proto::close::Initiator;
+    use crate::proto::event::{Established, Recovered};
+
+    fn identity() -> Arc<Identity> {
+        Arc::new(Identity {
+            name: "edge".into(),
+            url: "ws://example.com/ws".into(),
+            protocol: "websocket",
+            labels: [].into(),
+        })
+    }
+
+    fn up() -> Event {
+        Event::Established(Box::new(Established {
+            at: SystemTime::now(),
+            times: Default::default(),
+            local: None,
+            peer: None,
+            subprotocol: None,
+            recovered: None,
+            attempts: 1,
+        }))
+    }
+
+    fn end(outage_id: u64) -> End {
+        End {
+            at: SystemTime::now(),
+            outage_id,
+            cause: Cause::Fin,
+            initiator: Initiator::Peer,
+            message: "peer vanished".into(),
+            received: None,
+            sent: None,
+            age: Duration::from_secs(1),
+            since_last_frame_in: None,
+            since_last_frame_out: None,
+            outstanding_pings: 0,
+            retries: 0,
+            local: None,
+            peer: None,
+        }
+    }
+
+    #[test]
+    fn time_up_and_time_down_add_up_and_never_go_back() {
+        let epoch = Instant::now();
+        let stats = TargetStats::new(identity(), &Buckets::default(), epoch);
+        let mut before = (Duration::ZERO, Duration::ZERO);
+        for round in 0..1_000 {
+            match round % 3 {
+                0 => stats.apply(&up()),
+                1 => stats.apply(&Event::Ended(Box::new(end(round)))),
+                _ => stats.apply(&Event::Connecting),
+            }
+            let now = stats.availability();
+            assert!(now.0 >= before.0 && now.1 >= before.1, "{before:?} {now:?}");
+            if round % 3 == 0 {
+                let later = stats.availability();
+                assert_eq!(later.1, now.1, "no time down while up");
+            } else {
+                assert_eq!(stats.availability().0, now.0, "no time up while down");
+            }
+            before = now;
+        }
+        let elapsed = epoch.elapsed();
+        let (up, down) = stats.availability();
+        let born = Duration::from_nanos(stats.born);
+        assert!(born + up + down >= elapsed && born + up + down <= epoch.elapsed());
+    }
+
+    #[test]
+    fn a_reader_on_another_thread_never_sees_time_up_go_back() {
+        let stats = Arc::new(TargetStats::new(
+            identity(),
+            &Buckets::default(),
+            Instant::now(),
+        ));
+        let writer = stats.clone();
+        let turning = std::thread::spawn(move || {
+            for id in 0..20_000 {
+                writer.apply(&up());
+                writer.apply(&Event::Ended(Box::new(end(id))));
+            }
+        });
+        let mut before = stats.availability();
+        while !turning.is_finished() {
+            let now = stats.availability();
+            assert!(now.0 >= before.0 && now.1 >= before.1, "{before:?} {now:?}");
+            before = now;
+        }
+        turning.join().expect("the writer ran through");
+    }
+
+    #[test]
+    fn a_recovery_is_written_to_the_end_it_follows_and_only_twenty_ends_are_kept() {
+        let stats = TargetStats::new(identity(), &Buckets::default(), Instant::now());
+        for id in 1..=25 {
+            stats.apply(&up());
+            stats.apply(&Event::Ended(Box::new(end(id))));
+        }
+        let Event::Established(mut back) = up() else {
+            unreachable!("up() is Established");
+        };
+        back.recovered = Some(Recovered {
+            outage_id: 25,
+            after: Duration::from_secs(3),
+        });
+        stats.apply(&Event::Established(back));
+        stats.with_history(|history| {
+            let history = history.expect("something ended");
+            assert_eq!(history.ends.len(), HISTORY);
+            let ids: Vec<u64> = history.ends.iter().map(|p| p.end.outage_id).collect();
+            assert_eq!((ids[0], ids[19]), (25, 6));
+            let recovered: Vec<_> = history.ends.iter().map(|p| p.recovered_after).collect();
+            assert_eq!(recovered[0], Some(Duration::from_secs(3)));
+            assert!(recovered[1..].iter().all(Option::is_none));
+            assert_eq!(history.causes[Cause::Fin as usize], 25);
+        });
+        assert_eq!((stats.connects.get(), stats.disconnects.get()), (26, 25));
+    }
+
+    #[test]
+    fn a_successor_of_the_same_name_survives_its_predecessors_guard() {
+        let registry = Registry::new();
+        let first = registry.target(identity(), &Buckets::default());
+        let second = registry.target(identity(), &Buckets::default());
+        drop(first);
+        assert_eq!(registry.target_count(), 1);
+        drop(second);
+        assert_eq!(registry.target_count(), 0);
+    }
 }

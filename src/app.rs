@@ -1,0 +1,255 @@
+//! The composition root of `run`: configuration -> logs -> listeners -> supervisor -> shutdown.
+
+mod engine;
+mod listeners;
+
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tokio::sync::mpsc;
+use tracing::{error, info, warn};
+
+use crate::client::gate::DialGate;
+use crate::client::hold::{Desired, FirstPing, Observer, hold};
+use crate::config::Target;
+use crate::config::load::{Loaded, Report, Sources, load};
+use crate::config::watch::{Seen, Watch};
+use crate::proto::close::{Asked, Cause, Initiator};
+use crate::proto::event::{End, Event};
+use crate::server::admin::Readiness;
+use crate::signal::{Signal, Signals};
+use crate::stats::{Registry, State, TargetStats};
+use crate::supervisor::{Control, Hold, Supervisor};
+use crate::telemetry::{logs, observe::observe};
+
+use engine::Engine;
+use listeners::Listeners;
+
+/// Reloads that may wait for their turn; more wait to be asked for.
+const RELOAD_QUEUE: usize = 16;
+
+/// Descriptors needed beside those of the targets: listeners, scrapes, files, the runtime.
+const DESCRIPTORS_BESIDE: u64 = 64;
+
+/// Why the daemon did not end as it was asked to.
+#[derive(Debug)]
+pub(crate) enum Failure {
+    /// Said before anything was opened.
+    Config(Report),
+    /// A listener that cannot bind, or the like; it has been logged.
+    Start,
+    /// A second signal cut the drain short.
+    Forced(Signal),
+}
+
+/// Runs the daemon until a signal asks it to stop.
+pub(crate) fn run(mut sources: Sources) -> Result<(), Failure> {
+    let seen = Seen::new(&sources);
+    let loaded = load(&sources).map_err(Failure::Config)?;
+    // A file that was there may not be missing later: its targets would be gone with it.
+    sources.required |= loaded.files.iter().any(|file| file == sources.path());
+
+    let log = loaded.config.log;
+    let guard = logs::init(log.level, log.format);
+    let started = start_runtime();
+    let outcome = match started {
+        Ok(runtime) => {
+            let outcome = runtime.block_on(daemon(sources, seen, loaded));
+            // A lookup that hangs in the resolver must not hold the exit.
+            runtime.shutdown_background();
+            outcome
+        }
+        Err(error) => Err(cannot_start(&error)),
+    };
+    drop(guard);
+    outcome
+}
+
+fn start_runtime() -> io::Result<tokio::runtime::Runtime> {
+    let mut builder = tokio::runtime::Builder::new_current_thread();
+    builder.enable_all().build()
+}
+
+fn cannot_start(why: &dyn std::fmt::Display) -> Failure {
+    error!("cannot start: {why}");
+    Failure::Start
+}
+
+async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(), Failure> {
+    // First, so that a signal during the start is a request to stop and not a sudden end.
+    let mut signals = Signals::to_stop_or_reload().map_err(|error| cannot_start(&error))?;
+    let registry = Registry::new();
+    let readiness = Readiness::new();
+    let (reload, requests) = mpsc::channel(RELOAD_QUEUE);
+    let mut listeners = Listeners::new(registry.clone(), readiness.clone(), reload.clone());
+    let change = listeners.prepare(&loaded.config);
+    let committed = change.and_then(|change| listeners.commit(change));
+    committed.map_err(|error| cannot_start(&error))?;
+
+    say_what_starts(&loaded, &listeners);
+    warn_of_descriptors(loaded.config.targets.len());
+
+    let gate = DialGate::new(loaded.config.dial);
+    let holder = Holder { gate: gate.clone() };
+    let supervisor = Supervisor::new(holder, registry.clone());
+    let mut engine = Engine::new(
+        sources,
+        seen.clone(),
+        requests,
+        supervisor,
+        listeners,
+        gate,
+        registry,
+    );
+    engine.start_with(loaded);
+    readiness.set_ready(true);
+    let watch = Watch::start(seen, reload.clone());
+    if let Err(error) = &watch {
+        warn!(%error, "cannot watch the configuration; SIGHUP and `ws-keepalive reload` work");
+    }
+
+    let signal = engine.serve(&mut signals, &reload).await;
+    info!(
+        event = "stopping",
+        signal = signal.as_str(),
+        "{} received: closing every connection",
+        signal.as_str()
+    );
+    readiness.set_ready(false);
+    drop(watch);
+    tokio::select! {
+        ended = engine.drain() => {
+            info!(event = "stopped", targets = ended, "stopped");
+            Ok(())
+        }
+        signal = signal_to_stop(&mut signals) => {
+            warn!(event = "forced", signal = signal.as_str(), "{} again: ending at once", signal.as_str());
+            Err(Failure::Forced(signal))
+        }
+    }
+}
+
+async fn signal_to_stop(signals: &mut Signals) -> Signal {
+    loop {
+        match signals.next().await {
+            Signal::Hangup => {}
+            signal @ (Signal::Interrupt | Signal::Terminate) => return signal,
+        }
+    }
+}
+
+fn say_what_starts(loaded: &Loaded, listeners: &Listeners) {
+    let version = env!("CARGO_PKG_VERSION");
+    info!(event = "starting", version, "ws-keepalive {version} starts");
+    for file in &loaded.files {
+        let file = file.display();
+        info!(event = "config", %file, "configuration read from {file}");
+    }
+    for warning in &loaded.warnings {
+        warn!(event = "config_warning", "{warning}");
+    }
+    for listener in listeners.in_words() {
+        info!(event = "listening", "{listener}");
+    }
+    let targets = loaded.config.targets.len();
+    let plural = if targets == 1 { "" } else { "s" };
+    info!(
+        event = "targets",
+        targets, "{targets} target{plural} to hold"
+    );
+}
+
+/// Raises the soft limit of open files to the hard one, and says if that is too low.
+fn warn_of_descriptors(targets: usize) {
+    let need = u64::try_from(targets).unwrap_or(u64::MAX);
+    let need = need.saturating_add(DESCRIPTORS_BESIDE);
+    // Where there is no limit to be read, a dial that fails says so itself.
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+        return;
+    };
+    let raised = soft == hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    let limit = if raised { hard } else { soft };
+    if limit < need {
+        warn!(
+            event = "descriptors",
+            need,
+            limit,
+            "{targets} targets need {need} file descriptors and {limit} are allowed: raise \
+             LimitNOFILE= of the unit, or ulimit -n",
+        );
+    }
+}
+
+/// Runs each target as a reconnecting client.
+#[derive(Clone)]
+struct Holder {
+    gate: Arc<DialGate>,
+}
+
+impl Hold for Holder {
+    type Control = Arc<Desired>;
+
+    fn control(&self, target: &Arc<Target>) -> Arc<Desired> {
+        Desired::new(target.clone())
+    }
+
+    fn hold(
+        self,
+        control: Arc<Desired>,
+        stats: Arc<TargetStats>,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        hold(control, self.gate, FirstPing::Spread, Told(stats))
+    }
+
+    fn lost(stats: &TargetStats, message: &str) {
+        if stats.state() != State::Established {
+            return;
+        }
+        let at = SystemTime::now();
+        let age = stats
+            .connection_start()
+            .and_then(|up| at.duration_since(up).ok());
+        // Neither the peer's doing nor the path's: of the closed set, the machine's own fault.
+        observe(
+            stats,
+            &Event::Ended(Box::new(End {
+                at,
+                outage_id: rand::random(),
+                cause: Cause::LocalNetwork,
+                initiator: Initiator::Us,
+                message: format!("this program's own fault: its task panicked ({message})").into(),
+                received: None,
+                sent: None,
+                age: age.unwrap_or(Duration::ZERO),
+                since_last_frame_in: None,
+                since_last_frame_out: None,
+                outstanding_pings: 0,
+                retries: 0,
+                local: None,
+                peer: None,
+            })),
+        );
+    }
+}
+
+impl Control for Arc<Desired> {
+    fn set(&self, target: Arc<Target>) {
+        Desired::set(self, target);
+    }
+
+    fn stop(&self, asked: Asked) {
+        Desired::stop(self, asked);
+    }
+}
+
+/// Tells what happens to a target to its numbers and the log.
+struct Told(Arc<TargetStats>);
+
+impl Observer for Told {
+    fn observe(&mut self, event: Event) {
+        observe(&self.0, &event);
+    }
+}

@@ -1,0 +1,188 @@
+//! The daemon while it runs: signals, reloads and the supervisor's turns, one at a time.
+//!
+//! A reload, whoever asks for it, goes one way: load, bind, plan, apply. Until the last bind has
+//! succeeded nothing that runs is touched.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+use tokio::task::{JoinError, JoinHandle};
+use tracing::{error, info, warn};
+
+use super::listeners::Listeners;
+use crate::client::gate::DialGate;
+use crate::config::load::{Loaded, Report, Sources, load};
+use crate::config::watch::Seen;
+use crate::config::{DialLimits, Log};
+use crate::reload::{Changes, ReloadOutcome, ReloadRequest, ReloadSender, Trigger};
+use crate::signal::{Signal, Signals};
+use crate::stats::Registry;
+use crate::supervisor::{Hold, Supervisor};
+
+/// Everything that runs, and where its configuration comes from.
+pub(super) struct Engine<H: Hold> {
+    sources: Arc<Sources>,
+    seen: Arc<Seen>,
+    requests: mpsc::Receiver<ReloadRequest>,
+    /// The reload under way: one at a time.
+    loading: Option<Loading>,
+    supervisor: Supervisor<H>,
+    listeners: Listeners,
+    gate: Arc<DialGate>,
+    registry: Arc<Registry>,
+    /// What the process was started with, and what the gate was last told.
+    log: Option<Log>,
+    dial: Option<DialLimits>,
+}
+
+struct Loading {
+    request: ReloadRequest,
+    task: JoinHandle<Result<Loaded, Report>>,
+}
+
+impl<H: Hold> Engine<H> {
+    pub(super) fn new(
+        sources: Sources,
+        seen: Arc<Seen>,
+        requests: mpsc::Receiver<ReloadRequest>,
+        supervisor: Supervisor<H>,
+        listeners: Listeners,
+        gate: Arc<DialGate>,
+        registry: Arc<Registry>,
+    ) -> Self {
+        Self {
+            sources: Arc::new(sources),
+            seen,
+            requests,
+            loading: None,
+            supervisor,
+            listeners,
+            gate,
+            registry,
+            log: None,
+            dial: None,
+        }
+    }
+
+    /// Starts the targets of the first configuration, whose listeners are bound already.
+    pub(super) fn start_with(&mut self, loaded: Loaded) {
+        self.log = Some(loaded.config.log);
+        self.dial = Some(loaded.config.dial);
+        self.supervisor.apply(&loaded.config.targets);
+        self.registry.reloaded(true);
+    }
+
+    /// Runs until a signal asks for the end: which.
+    pub(super) async fn serve(&mut self, signals: &mut Signals, reload: &ReloadSender) -> Signal {
+        loop {
+            let idle = self.loading.is_none();
+            let loaded = async {
+                match &mut self.loading {
+                    Some(loading) => (&mut loading.task).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                signal = signals.next() => match signal {
+                    Signal::Interrupt | Signal::Terminate => return signal,
+                    Signal::Hangup => {
+                        let request = ReloadRequest { trigger: Trigger::Signal, reply: None };
+                        // A full queue is a reload that is still to come: it will see the files.
+                        let _ = reload.try_send(request);
+                    }
+                },
+                loaded = loaded => self.loaded(loaded),
+                () = self.supervisor.turn() => {}
+                Some(request) = self.requests.recv(), if idle => {
+                    self.begin(request);
+                }
+            }
+        }
+    }
+
+    /// Closes every connection, then the listeners. Returns how many connections were closed.
+    pub(super) async fn drain(&mut self) -> usize {
+        // Who waits for a reload is told that there is none by the closed channel.
+        self.requests.close();
+        self.loading = None;
+        let (drained, ()) = tokio::join!(self.supervisor.drain(), self.listeners.drain_peer());
+        self.listeners.shutdown().await;
+        drained.ended
+    }
+
+    /// Loads on another thread: a large file takes longer than a ping may wait.
+    fn begin(&mut self, request: ReloadRequest) {
+        let (seen, sources) = (self.seen.clone(), self.sources.clone());
+        let task = tokio::task::spawn_blocking(move || {
+            // What is loaded now needs no second reload by the watch.
+            seen.look();
+            load(&sources)
+        });
+        self.loading = Some(Loading { request, task });
+    }
+
+    fn loaded(&mut self, loaded: Result<Result<Loaded, Report>, JoinError>) {
+        let Some(Loading { request, .. }) = self.loading.take() else {
+            return;
+        };
+        let by = request.trigger.as_str();
+        let outcome = self.decide(loaded);
+        self.registry.reloaded(outcome.is_ok());
+        match &outcome {
+            Ok(changes) => info!(
+                event = "reloaded",
+                trigger = by,
+                kept = changes.kept,
+                retuned = changes.retuned.len(),
+                replaced = changes.replaced.len(),
+                added = changes.added.len(),
+                removed = changes.removed.len(),
+                "reloaded by {by}: {changes}",
+            ),
+            Err(mistakes) => {
+                for mistake in mistakes.lines() {
+                    error!(event = "mistake", trigger = by, "{mistake}");
+                }
+                error!(
+                    event = "reload_refused",
+                    trigger = by,
+                    "reload by {by} refused; what ran before runs on",
+                );
+            }
+        }
+        if let Some(reply) = request.reply {
+            // Who asked may have gone.
+            let _ = reply.send(outcome);
+        }
+    }
+
+    fn decide(&mut self, loaded: Result<Result<Loaded, Report>, JoinError>) -> ReloadOutcome {
+        let Loaded {
+            config, warnings, ..
+        } = match loaded {
+            Ok(Ok(loaded)) => loaded,
+            Ok(Err(report)) => return Err(report.to_string()),
+            Err(error) => return Err(format!("loading failed: {error}")),
+        };
+        let change = self.listeners.prepare(&config)?;
+        for warning in &warnings {
+            warn!(event = "config_warning", "{warning}");
+        }
+        let listeners = self.listeners.commit(change)?;
+        let changes = self.supervisor.apply(&config.targets);
+        if self.dial != Some(config.dial) {
+            self.gate.set_limits(config.dial);
+            self.dial = Some(config.dial);
+        }
+        let mut pending = Vec::new();
+        if self.log.is_some_and(|log| log != config.log) {
+            pending.push("log: changes at the next restart".to_owned());
+        }
+        super::warn_of_descriptors(config.targets.len());
+        Ok(Changes {
+            listeners,
+            pending,
+            ..changes
+        })
+    }
+}

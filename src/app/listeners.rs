@@ -1,0 +1,355 @@
+//! What the daemon listens on, and how a reload changes it: bind first, swap then.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+
+use crate::config::{self, Config, Listen};
+use crate::control::{self, ControlServer};
+use crate::reload::ReloadSender;
+use crate::server::admin::{self, Admin, ListenerChange, Readiness};
+use crate::server::peer;
+use crate::stats::Registry;
+
+/// Where the address of the metrics listener was set.
+const METRICS_FLAG: &str = "--metrics-server, metrics.listen";
+
+/// Connections the kernel accepts before we do: a thousand clients come back at once.
+const BACKLOG: i32 = 4096;
+
+/// For requests under way on the metrics listener, once everything else has ended.
+const METRICS_DRAIN: Duration = Duration::from_secs(1);
+
+/// The embedded listener may take this much longer than its `close_timeout` to end.
+const DRAIN_MARGIN: Duration = Duration::from_secs(1);
+
+/// Everything that is listened on.
+pub(super) struct Listeners {
+    registry: Arc<Registry>,
+    readiness: Arc<Readiness>,
+    reload: ReloadSender,
+    metrics: Option<Admin>,
+    peer: Option<Peer>,
+    control: Option<ControlServer>,
+}
+
+/// The embedded listener.
+struct Peer {
+    config: Arc<config::Server>,
+    /// A second handle of the socket, so that a change of settings on the same address leaves
+    /// no moment in which nobody listens.
+    socket: std::net::TcpListener,
+    shutdown: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+/// Bound and not yet swapped in; dropped, it changes nothing.
+pub(super) struct Change {
+    metrics: MetricsChange,
+    reload_by_http: bool,
+    peer: PeerChange,
+    control: ControlChange,
+}
+
+enum MetricsChange {
+    Start(Admin),
+    Change(ListenerChange),
+    Stop,
+}
+
+enum PeerChange {
+    Keep,
+    Start {
+        config: Arc<config::Server>,
+        socket: std::net::TcpListener,
+        listener: TcpListener,
+    },
+    Stop,
+}
+
+enum ControlChange {
+    Keep,
+    Start(ControlServer),
+    Stop,
+}
+
+impl Listeners {
+    /// Listens on nothing yet.
+    pub(super) fn new(
+        registry: Arc<Registry>,
+        readiness: Arc<Readiness>,
+        reload: ReloadSender,
+    ) -> Self {
+        Self {
+            registry,
+            readiness,
+            reload,
+            metrics: None,
+            peer: None,
+            control: None,
+        }
+    }
+
+    /// Binds what `config` wants and is not bound yet. Fails with nothing changed. Needs the
+    /// runtime.
+    pub(super) fn prepare(&self, config: &Config) -> Result<Change, String> {
+        let peer = self.prepare_peer(config.server.as_ref())?;
+        let control = self.prepare_control(config.control.as_deref())?;
+        // Last, because a new metrics listener answers from here on.
+        let metrics = self.prepare_metrics(&config.metrics)?;
+        Ok(Change {
+            metrics,
+            reload_by_http: config.metrics.reload,
+            peer,
+            control,
+        })
+    }
+
+    fn prepare_metrics(&self, config: &config::Metrics) -> Result<MetricsChange, String> {
+        let words = |error: admin::BindError| one_line(&error);
+        match &self.metrics {
+            _ if !config.enabled => Ok(MetricsChange::Stop),
+            Some(metrics) => {
+                let change = metrics.prepare(&config.listen, METRICS_FLAG);
+                Ok(MetricsChange::Change(change.map_err(words)?))
+            }
+            None => {
+                let bind = |listen| admin::bind(listen, METRICS_FLAG).map_err(words);
+                let bound: Result<Vec<_>, _> = config.listen.iter().map(bind).collect();
+                let (registry, readiness) = (self.registry.clone(), self.readiness.clone());
+                let started = admin::start(bound?, registry, readiness, None);
+                let failed = |error| format!("cannot start the metrics listener: {error}");
+                Ok(MetricsChange::Start(started.map_err(failed)?))
+            }
+        }
+    }
+
+    fn prepare_peer(&self, config: Option<&config::Server>) -> Result<PeerChange, String> {
+        let Some(config) = config else {
+            return Ok(PeerChange::Stop);
+        };
+        if self
+            .peer
+            .as_ref()
+            .is_some_and(|peer| *peer.config == *config)
+        {
+            return Ok(PeerChange::Keep);
+        }
+        let same_address = self.peer.as_ref();
+        let same_address = same_address.filter(|peer| peer.config.listen == config.listen);
+        let bound = match same_address {
+            Some(peer) => peer.socket.try_clone(),
+            None => listen(config.listen),
+        };
+        let listener = bound.and_then(|socket| {
+            let listener = TcpListener::from_std(socket.try_clone()?)?;
+            Ok((socket, listener))
+        });
+        let (socket, listener) = listener.map_err(|error| {
+            format!(
+                "cannot listen on {} (server.listen): {error}",
+                config.listen
+            )
+        })?;
+        Ok(PeerChange::Start {
+            config: Arc::new(config.clone()),
+            socket,
+            listener,
+        })
+    }
+
+    fn prepare_control(&self, path: Option<&Path>) -> Result<ControlChange, String> {
+        let Some(path) = path else {
+            return Ok(ControlChange::Stop);
+        };
+        let kept = self.control.as_ref();
+        if kept.is_some_and(|control| control.path() == path) {
+            return Ok(ControlChange::Keep);
+        }
+        let bound = control::bind(path).map_err(|error| one_line(&error))?;
+        let started = control::start(bound, self.registry.clone(), self.reload.clone());
+        let failed = |error| format!("cannot start the control socket: {error}");
+        Ok(ControlChange::Start(started.map_err(failed)?))
+    }
+
+    /// Swaps in what was prepared. Returns what changed, in words. Fails, with what is wanted
+    /// already still served, for want of file descriptors.
+    pub(super) fn commit(&mut self, change: Change) -> Result<Vec<String>, String> {
+        let mut words = self.commit_metrics(change.metrics)?;
+        if let Some(metrics) = &self.metrics {
+            let reload = change.reload_by_http.then(|| self.reload.clone());
+            metrics.set_reload(reload);
+        }
+        words.extend(self.commit_peer(change.peer));
+        words.extend(self.commit_control(change.control));
+        Ok(words)
+    }
+
+    fn commit_metrics(&mut self, change: MetricsChange) -> Result<Vec<String>, String> {
+        match (change, self.metrics.take()) {
+            (MetricsChange::Start(started), _) => {
+                self.metrics = Some(started);
+                Ok(vec!["metrics listener opened".to_owned()])
+            }
+            (MetricsChange::Change(change), Some(metrics)) => {
+                let words = metrics.commit(change).map_err(|error| one_line(&error));
+                self.metrics = Some(metrics);
+                words
+            }
+            (MetricsChange::Stop, Some(metrics)) => {
+                // It blocks while requests are under way, and nobody waits for its end.
+                tokio::task::spawn_blocking(move || metrics.shutdown(METRICS_DRAIN));
+                Ok(vec!["metrics listener closed".to_owned()])
+            }
+            (MetricsChange::Change(_) | MetricsChange::Stop, None) => Ok(Vec::new()),
+        }
+    }
+
+    fn commit_peer(&mut self, change: PeerChange) -> Option<String> {
+        let (config, socket, listener) = match change {
+            PeerChange::Keep => return None,
+            PeerChange::Stop => {
+                let peer = self.peer.take()?;
+                peer.shutdown.cancel();
+                return Some(format!("server on {} stopped", peer.config.listen));
+            }
+            PeerChange::Start {
+                config,
+                socket,
+                listener,
+            } => (config, socket, listener),
+        };
+        let before = self.peer.take().map(|peer| {
+            peer.shutdown.cancel();
+            peer.task
+        });
+        let words = format!("server on {}", local_address(&socket, config.listen));
+        let shutdown = CancellationToken::new();
+        let (registry, served) = (self.registry.clone(), config.clone());
+        let told = shutdown.clone();
+        let task = tokio::spawn(async move {
+            // Two of one name at a time would be two series of one name; until the old one has
+            // drained, new clients wait in the kernel's queue.
+            if let Some(before) = before {
+                ended(before.await);
+            }
+            let stats = registry.listener(&served.name);
+            peer::serve(listener, served, stats, told).await;
+        });
+        self.peer = Some(Peer {
+            config,
+            socket,
+            shutdown,
+            task,
+        });
+        Some(words)
+    }
+
+    fn commit_control(&mut self, change: ControlChange) -> Option<String> {
+        match change {
+            ControlChange::Keep => None,
+            ControlChange::Start(control) => {
+                let words = format!("control socket {}", control.path().display());
+                self.control = Some(control);
+                Some(words)
+            }
+            ControlChange::Stop => {
+                let control = self.control.take()?;
+                Some(format!(
+                    "control socket {} closed",
+                    control.path().display()
+                ))
+            }
+        }
+    }
+
+    /// What is listened on, one phrase each.
+    pub(super) fn in_words(&self) -> Vec<String> {
+        let mut words = Vec::new();
+        for listen in self.metrics.iter().flat_map(Admin::local_addrs) {
+            words.push(match listen {
+                Listen::Tcp(address) => format!("metrics on http://{address}/metrics"),
+                Listen::Unix(path) => format!("metrics on unix:{}", path.display()),
+            });
+        }
+        if let Some(peer) = &self.peer {
+            let address = local_address(&peer.socket, peer.config.listen);
+            words.push(format!("server on ws://{address}"));
+        }
+        if let Some(control) = &self.control {
+            words.push(format!("control socket {}", control.path().display()));
+        }
+        words
+    }
+
+    /// Closes every connection of the embedded listener with 1000 and waits for the replies.
+    pub(super) async fn drain_peer(&mut self) {
+        let Some(peer) = self.peer.take() else {
+            return;
+        };
+        peer.shutdown.cancel();
+        let limit = peer.config.close_timeout + DRAIN_MARGIN;
+        match timeout(limit, peer.task).await {
+            Ok(result) => ended(result),
+            Err(_) => warn!("the server's clients did not close in time"),
+        }
+    }
+
+    /// Ends what was kept for the operator to look at while the connections closed.
+    pub(super) async fn shutdown(&mut self) {
+        self.control = None;
+        if let Some(metrics) = self.metrics.take() {
+            let ending = tokio::task::spawn_blocking(move || metrics.shutdown(METRICS_DRAIN));
+            if ending.await.is_err() {
+                warn!("the metrics listener ended badly");
+            }
+        }
+    }
+}
+
+fn ended(result: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = result {
+        error!(%error, "the server's task ended badly");
+    }
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM,
+        Some(Protocol::TCP),
+    )?;
+    // Connections of the last run that still linger in TIME_WAIT do not hold the port.
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+/// With the port that was assigned, where port 0 was asked for.
+fn local_address(socket: &std::net::TcpListener, asked: SocketAddr) -> SocketAddr {
+    socket.local_addr().unwrap_or(asked)
+}
+
+/// An error and its causes, on one line; a cause the error itself repeats is left out.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut words = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !words.contains(&cause_words) {
+            words = format!("{words}: {cause_words}");
+        }
+        source = cause.source();
+    }
+    words
+}

@@ -1,0 +1,120 @@
+use std::time::Duration;
+
+use clap::CommandFactory;
+use clap::error::ErrorKind;
+
+use super::*;
+
+fn parse(line: &str) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(line.split_whitespace())
+}
+
+fn overrides(line: &str) -> Overrides {
+    match parse(line) {
+        Ok(Cli {
+            command: Command::Run(args),
+            globals,
+        }) => args.sources(globals).overrides,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_sound() {
+    Cli::command().debug_assert();
+}
+
+#[test]
+fn every_command_has_an_example_in_its_help() {
+    for command in Cli::command().get_subcommands_mut() {
+        let help = command.render_long_help().to_string();
+        assert!(help.contains("ws-keepalive "), "{}", command.get_name());
+        assert!(help.contains("Examples:"), "{}", command.get_name());
+    }
+}
+
+#[test]
+fn boolean_flags_take_three_forms() {
+    for (flag, expected) in [
+        ("", None),
+        ("--metrics", Some(true)),
+        ("-m", Some(true)),
+        ("--metrics=false", Some(false)),
+        ("-m=false", Some(false)),
+        ("-m=true", Some(true)),
+    ] {
+        let line = format!("ws-keepalive run {flag}");
+        assert_eq!(overrides(&line).metrics, expected, "{flag}");
+    }
+    assert!(parse("ws-keepalive run --metrics=perhaps").is_err());
+}
+
+#[test]
+fn flags_of_run_become_overrides() {
+    let all = overrides(
+        "ws-keepalive --log-level debug run -i 1m30s -r 0 -a 127.0.0.1:0 --set defaults.x=1 \
+         --set a.b=c --target ws://localhost:1/a --target ws://localhost:2/b --log-format json",
+    );
+    assert_eq!(all.ping_interval, Some(Duration::from_secs(90)));
+    assert_eq!(all.max_retry_limit, Some(0));
+    assert_eq!(all.metrics_server.as_deref(), Some("127.0.0.1:0"));
+    assert_eq!(all.log_level, Some(LogLevel::Debug));
+    assert_eq!(all.log_format, Some(LogFormat::Json));
+    let exposed = |list: &[crate::config::Secret<String>]| -> Vec<String> {
+        list.iter().map(|secret| secret.expose().clone()).collect()
+    };
+    assert_eq!(exposed(&all.set), ["defaults.x=1", "a.b=c"]);
+    assert_eq!(
+        exposed(&all.targets),
+        ["ws://localhost:1/a", "ws://localhost:2/b"]
+    );
+}
+
+#[test]
+fn wrong_usage_ends_with_two() {
+    for line in [
+        "ws-keepalive",
+        "ws-keepalive dance",
+        "ws-keepalive run --log-level trace",
+        "ws-keepalive run --log-level INFO",
+        "ws-keepalive run -i 10",
+        "ws-keepalive run -r -1",
+        "ws-keepalive status -o yaml",
+        "ws-keepalive reload --socket a --config b",
+    ] {
+        let error = parse(line).unwrap_err();
+        assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
+    }
+    let error = parse("ws-keepalive run -i 10").unwrap_err().to_string();
+    assert!(error.contains("10s?"), "{error}");
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for (line, kind) in [
+        ("ws-keepalive -h", ErrorKind::DisplayHelp),
+        ("ws-keepalive -V", ErrorKind::DisplayVersion),
+        ("ws-keepalive run --help", ErrorKind::DisplayHelp),
+    ] {
+        let error = parse(line).unwrap_err();
+        assert_eq!((error.kind(), error.exit_code()), (kind, 0), "{line}");
+    }
+}
+
+#[test]
+fn the_socket_is_found_in_a_file_that_is_otherwise_bad() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("conf.toml");
+    let text = "[control]\nsocket = \"/tmp/here.sock\"\n[[target]\nurl = \"ws://\n";
+    std::fs::write(&file, text).unwrap();
+    let named = SocketArgs {
+        socket: None,
+        config: Some(file),
+    };
+    assert_eq!(named.path(), PathBuf::from("/tmp/here.sock"));
+    let none = SocketArgs {
+        socket: None,
+        config: Some(dir.path().join("absent.toml")),
+    };
+    assert_eq!(none.path(), crate::control::default_path());
+}

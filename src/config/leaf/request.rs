@@ -1,0 +1,218 @@
+//! What the upgrade request is made of: URL, headers, subprotocols.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
+use figment::value::Value;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::{Name, schema};
+use crate::config::read::{Read, Reader, kind};
+use crate::config::{HeaderSource, Secret};
+
+/// The URL of a target, secrets included.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct WsUrl {
+    pub(crate) url: Secret<Box<str>>,
+    /// Without userinfo and query.
+    pub(crate) shown: Box<str>,
+    /// Host and path: the name of a target that has none.
+    pub(crate) name: Box<str>,
+}
+schema!(WsUrl, { "type": "string", "pattern": "^[wW][sS]://[^#]+$" });
+
+impl WsUrl {
+    /// Judges a URL. The message shows nothing of it but its scheme.
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
+        let mut url = match url::Url::parse(text) {
+            Ok(url) => url,
+            Err(url::ParseError::RelativeUrlWithoutBase) => {
+                return Err("needs a scheme: ws://HOST/PATH".into());
+            }
+            Err(error) => return Err(format!("is no URL: {error}")),
+        };
+        match url.scheme() {
+            "ws" => {}
+            scheme @ ("wss" | "http" | "https") => {
+                return Err(format!("{scheme}:// is not in this version yet; use ws://"));
+            }
+            scheme => return Err(format!("has the scheme `{scheme}`; use ws://")),
+        }
+        if url.fragment().is_some() {
+            return Err("must not have a fragment (RFC 6455 section 3); write # as %23".into());
+        }
+        if url.port() == Some(0) {
+            return Err("must not have port 0".into());
+        }
+        let path = if url.path() == "/" { "" } else { url.path() };
+        let name = format!("{}{path}", url.host_str().unwrap_or_default()).into();
+        let whole = Secret::new(url.as_str().into());
+        url.set_query(None);
+        // Cannot fail: a ws URL has a host.
+        if url
+            .set_username("")
+            .and_then(|()| url.set_password(None))
+            .is_err()
+        {
+            return Err("is no URL: empty host".into());
+        }
+        Ok(Self {
+            url: whole,
+            shown: url.as_str().into(),
+            name,
+        })
+    }
+}
+
+impl Read for WsUrl {
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let Some(text) = value.as_str() else {
+            return reader.mistake(format!("expected a URL, found {}", kind(value)));
+        };
+        match Self::parse(text) {
+            Ok(url) => Some(url),
+            Err(message) => reader.mistake(message),
+        }
+    }
+}
+/// Headers of the upgrade request, by name.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(in crate::config) struct HeaderTable(
+    pub(in crate::config) BTreeMap<Box<str>, (http::HeaderName, HeaderSource)>,
+);
+schema!(HeaderTable, {
+    "type": "object",
+    "additionalProperties": {
+        "oneOf": [
+            { "type": "string" },
+            {
+                "type": "object",
+                "properties": {
+                    "file": { "type": "string" },
+                    "env": { "type": "string" },
+                    "credential": { "type": "string" },
+                },
+                "additionalProperties": false,
+                "minProperties": 1,
+                "maxProperties": 1,
+            },
+        ]
+    },
+});
+
+impl Read for HeaderTable {
+    const MAP: bool = true;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let mut headers = Self::default();
+        for (name, value) in reader.table(value)?.iter() {
+            reader.within(name.as_str().into(), |reader| {
+                let parsed = match http::HeaderName::from_bytes(name.as_bytes()) {
+                    Ok(parsed) if is_ours(parsed.as_str()) => {
+                        reader.key_mistake("is set by the upgrade itself; remove it");
+                        None
+                    }
+                    Ok(parsed) => Some(parsed),
+                    Err(_) => {
+                        reader.key_mistake("is no header name");
+                        None
+                    }
+                };
+                let source = <HeaderSource as Read>::read(value, reader);
+                if let (Some(parsed), Some(source)) = (parsed, source) {
+                    let key = parsed.as_str().into();
+                    if headers.0.insert(key, (parsed, source)).is_some() {
+                        reader.key_mistake(
+                            "is there twice; the case of a header's name does not count",
+                        );
+                    }
+                }
+            });
+        }
+        Some(headers)
+    }
+}
+
+/// Headers that are hop by hop (RFC 9110 section 7.6.1), or that the upgrade (RFC 6455 section
+/// 4.1) writes itself.
+fn is_ours(name: &str) -> bool {
+    const OURS: [&str; 11] = [
+        "connection",
+        "upgrade",
+        "content-length",
+        "transfer-encoding",
+        "te",
+        "trailer",
+        "keep-alive",
+        "proxy-connection",
+        "proxy-authenticate",
+        "proxy-authorization",
+        "expect",
+    ];
+    OURS.contains(&name) || name.starts_with("sec-websocket-")
+}
+
+impl Read for HeaderSource {
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
+        let inline = reader.text(value).is_some_and(|text| text.starts_with('{'));
+        if let Some(text) = value.as_str().filter(|_| !inline) {
+            return match http::HeaderValue::from_str(text) {
+                Ok(_) => Some(Self::Literal(Secret::new(text.into()))),
+                Err(_) => reader.mistake("holds a character that no header may"),
+            };
+        }
+        if !inline && !matches!(value, Value::Dict(..)) {
+            return reader.expected(WANTED, value);
+        }
+        let table = reader.table(value)?;
+        let mut entries = table.iter();
+        let (Some((kind, reference)), None) = (entries.next(), entries.next()) else {
+            return reader.mistake(format!("expected {WANTED}"));
+        };
+        reader.within(kind.as_str().into(), |reader| {
+            let Some(text) = reference.as_str().filter(|text| !text.is_empty()) else {
+                return reader.mistake("expected a string that is not empty");
+            };
+            match kind.as_str() {
+                "file" => Some(Self::File(text.into())),
+                "env" if text.contains(['=', '\0']) => reader.mistake("is no variable's name"),
+                "env" => Some(Self::Env(text.into())),
+                "credential" if text.contains(['/', '\0']) || text.starts_with('.') => {
+                    reader.mistake("is no credential's name: a file name without directories")
+                }
+                "credential" => Some(Self::Credential(text.into())),
+                _ => {
+                    reader.key_mistake("unknown key; known here: file, env, credential");
+                    None
+                }
+            }
+        })
+    }
+}
+
+/// Subprotocols to offer.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(in crate::config) struct Subprotocols(pub(in crate::config) Vec<Box<str>>);
+schema!(Subprotocols, { "type": "array", "items": { "type": "string" }, "uniqueItems": true });
+
+impl Read for Subprotocols {
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let names = Vec::<Name>::read(value, reader)?;
+        let mut offered: Vec<Box<str>> = Vec::with_capacity(names.len());
+        for Name(name) in names {
+            // RFC 6455 section 4.1: unique, and tokens of RFC 9110 section 5.6.2, as header names are.
+            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+                let shown = name.escape_debug();
+                return reader.mistake(format!(
+                    "`{shown}` is no token: letters, digits and !#$%&'*+-.^_`|~"
+                ));
+            }
+            if offered.contains(&name) {
+                return reader.mistake(format!("`{name}` is there twice"));
+            }
+            offered.push(name);
+        }
+        Some(Self(offered))
+    }
+}

@@ -1,0 +1,255 @@
+//! The effective configuration as TOML, each value with its source, secrets masked.
+
+use std::fmt::Write as _;
+
+use figment::value::{Dict, Num, Value};
+
+use super::Config;
+use super::chain::Level;
+use super::duration::format_duration;
+use super::layer::{KeyPath, Layer as _, Step, quoted};
+use super::layers::Layers;
+use super::raw;
+use super::read::{Key, Read, integer};
+
+const MASK: &str = "\"***\"";
+
+/// What holds, as TOML: every key of every section and target.
+pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
+    let mut text = String::new();
+    let empty = Dict::new();
+    for section in raw::File::KEYS {
+        if matches!(section.name, "target" | "defaults")
+            || (section.name == "server" && config.server.is_none())
+        {
+            continue;
+        }
+        let dict = layers.merged().get(section.name).and_then(Value::as_dict);
+        let level = Level::new(dict.unwrap_or(&empty), vec![section.name.into()], None);
+        let _ = writeln!(text, "[{}]", section.name);
+        let mut table = Table {
+            layers,
+            levels: &[&level],
+            text: &mut text,
+            derived: &|key| match (section.name, key) {
+                ("server", "pong_timeout") => config.server.as_ref().map(|server| {
+                    (
+                        quoted(&format_duration(server.pong_timeout)),
+                        "2 x ping_interval",
+                    )
+                }),
+                ("control", "socket") => config
+                    .control
+                    .as_ref()
+                    .map(|path| (quoted(&path.to_string_lossy()), "$RUNTIME_DIRECTORY")),
+                _ => None,
+            },
+        };
+        table.keys(section.keys, &mut Vec::new());
+        text.push('\n');
+    }
+
+    let defaults = layers.merged().get("defaults").and_then(Value::as_dict);
+    let defaults = Level::new(defaults.unwrap_or(&empty), vec!["defaults".into()], None);
+    let forced_dict = layers.forced().dict();
+    let forced = Level::new(&forced_dict, Vec::new(), Some(layers.forced()));
+    for ((path, dict), target) in layers.targets().zip(&config.targets) {
+        let name = &target.identity.name;
+        let own = Level::new(dict, path, None);
+        // Judged before: what is wrong was reported.
+        let single = layers.singles_of(name, &mut Vec::new());
+        let single_dict = single.dict();
+        let single = Level::new(&single_dict, Vec::new(), Some(&single));
+        text.push_str("[[target]]\n");
+        let mut table = Table {
+            layers,
+            levels: &[&single, &forced, &own, &defaults],
+            text: &mut text,
+            derived: &|key| match key {
+                "name" => Some((quoted(name), "host and path of the url")),
+                "pong_timeout" => {
+                    let timeout = target.policy.heartbeat.pong_timeout;
+                    Some((quoted(&format_duration(timeout)), "2 x ping_interval"))
+                }
+                _ => None,
+            },
+        };
+        table.keys(raw::Target::KEYS, &mut Vec::new());
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+struct Table<'a> {
+    layers: &'a Layers<'a>,
+    /// Strongest first.
+    levels: &'a [&'a Level<'a>],
+    text: &'a mut String,
+    /// The default of a key whose default depends on something, and on what.
+    derived: &'a dyn Fn(&str) -> Option<(String, &'static str)>,
+}
+
+impl Table<'_> {
+    /// Prints `keys` of the table at `path`.
+    fn keys(&mut self, keys: &[Key], path: &mut Vec<Step>) {
+        for key in keys {
+            path.push(key.name.into());
+            if key.map {
+                self.map(path);
+            } else if !key.keys.is_empty() {
+                self.keys(key.keys, path);
+            } else {
+                self.key(key, path);
+            }
+            path.pop();
+        }
+    }
+
+    /// Prints the entries of a table whose keys the user chose. Header names differ in case only
+    /// by how they are written.
+    fn map(&mut self, path: &mut Vec<Step>) {
+        let headers = path.first() == Some(&"headers".into());
+        let mut names: Vec<String> = Vec::new();
+        for level in self.levels {
+            for name in find(level.dict, path)
+                .and_then(Value::as_dict)
+                .into_iter()
+                .flat_map(Dict::keys)
+            {
+                let there = names
+                    .iter()
+                    .any(|known| known == name || (headers && known.eq_ignore_ascii_case(name)));
+                if !there {
+                    names.push(name.clone());
+                }
+            }
+        }
+        names.sort_unstable();
+        for name in names {
+            path.push(Step::Key(name));
+            self.set(path);
+            path.pop();
+        }
+    }
+
+    fn key(&mut self, key: &Key, path: &[Step]) {
+        if self.set(path) {
+            return;
+        }
+        let path_text = KeyPath(path);
+        let _ = match ((self.derived)(key.name), key.default()) {
+            (Some((value, from)), _) => {
+                writeln!(self.text, "{path_text} = {value}  # default: {from}")
+            }
+            (None, Some(default)) => writeln!(self.text, "{path_text} = {default}  # default"),
+            (None, None) => writeln!(self.text, "# {path_text} is not set"),
+        };
+    }
+
+    /// Prints the value at `path` of the strongest level that has one.
+    fn set(&mut self, path: &[Step]) -> bool {
+        for level in self.levels {
+            if let Some(value) = find(level.dict, path) {
+                let place = match level.layer {
+                    Some(layer) => layer.place(path, false),
+                    None => self.layers.place(level, path),
+                };
+                let value = shown(value, path);
+                let _ = writeln!(
+                    self.text,
+                    "{} = {value}  # {}",
+                    KeyPath(path),
+                    shortened(&place)
+                );
+                return true;
+            }
+        }
+        false
+    }
+}
+
+fn find<'v>(dict: &'v Dict, path: &[Step]) -> Option<&'v Value> {
+    let (first, rest) = path.split_first()?;
+    let Step::Key(first) = first else {
+        return None;
+    };
+    let value = dict.get(first)?;
+    if rest.is_empty() {
+        Some(value)
+    } else {
+        find(value.as_dict()?, rest)
+    }
+}
+
+/// `file:line` of `file:line:column`; variables and flags as they are.
+fn shortened(place: &str) -> &str {
+    match place.rsplit_once(':') {
+        Some((line, column)) if column.bytes().all(|b| b.is_ascii_digit()) => line,
+        _ => place,
+    }
+}
+
+/// A value as TOML; what is secret is masked.
+fn shown(value: &Value, path: &[Step]) -> String {
+    match path.first() {
+        Some(Step::Key(key)) if key == "url" => quoted(&masked_url(value.as_str().unwrap_or(""))),
+        Some(Step::Key(key)) if key == "on_open" => {
+            let count = value.as_array().map_or(1, <[Value]>::len);
+            format!("[{}]", vec![MASK; count].join(", "))
+        }
+        // A reference is no secret; a text is, an inline table among text a reference again.
+        Some(Step::Key(key)) if key == "headers" && value.as_dict().is_none() => {
+            let text = value.as_str().filter(|text| text.starts_with('{'));
+            match text.and_then(|text| super::layer::parse_toml_value(text).ok()) {
+                Some(table) => plain(&table),
+                None => MASK.to_owned(),
+            }
+        }
+        _ => plain(value),
+    }
+}
+
+/// A URL whose userinfo and query values are masked.
+pub(super) fn masked_url(text: &str) -> String {
+    let Ok(mut url) = url::Url::parse(text) else {
+        return "***".to_owned();
+    };
+    let secret_user = !url.username().is_empty() || url.password().is_some();
+    let query: Option<String> = url.query().map(|query| {
+        let masked = query.split('&').map(|pair| match pair.split_once('=') {
+            Some((name, _)) => format!("{name}=***"),
+            None => "***".to_owned(),
+        });
+        masked.collect::<Vec<_>>().join("&")
+    });
+    url.set_query(query.as_deref());
+    if secret_user && (url.set_password(None).is_err() || url.set_username("***").is_err()) {
+        return "***".to_owned();
+    }
+    url.as_str().replace("%2A%2A%2A", "***")
+}
+
+fn plain(value: &Value) -> String {
+    match value {
+        Value::String(_, text) => quoted(text),
+        Value::Char(_, c) => quoted(&c.to_string()),
+        Value::Bool(_, yes) => yes.to_string(),
+        Value::Num(_, Num::F64(number)) => format!("{number:?}"),
+        Value::Num(_, number) => integer(number).map_or_else(String::new, |n| n.to_string()),
+        Value::Empty(..) => String::new(),
+        Value::Array(_, elements) => {
+            format!(
+                "[{}]",
+                elements.iter().map(plain).collect::<Vec<_>>().join(", ")
+            )
+        }
+        Value::Dict(_, dict) => {
+            let entries = dict.iter().map(|(key, value)| {
+                format!("{} = {}", KeyPath(&[Step::Key(key.clone())]), plain(value))
+            });
+            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
+        }
+    }
+}

@@ -1,0 +1,218 @@
+//! The file as it is written: every key, its documentation, its default.
+
+use std::borrow::Cow;
+
+use figment::value::Value;
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::layer::Step;
+use super::leaf::{
+    Addresses, BucketBounds, Count, Factor, FilePath, HeaderTable, HeartbeatName, Interval, Labels,
+    ListenAddress, Name, Positive, Retries, Share, Size, Subprotocols, WsUrl,
+};
+use super::read::{Key, Read, Reader, section};
+use super::{LogFormat, LogLevel, Secret};
+
+section! {
+    /// The configuration file of ws-keepalive.
+    File {
+        /// What the program says about itself, on stderr.
+        log: Log,
+        /// The listener that Prometheus scrapes.
+        metrics: Metrics,
+        /// The socket that `ws-keepalive status` and `ws-keepalive reload` speak to.
+        control: Control,
+        /// The optional embedded listener: the peer of other people's clients. There is none without this table.
+        server: Server,
+        /// How hard the network is hit when many targets dial at once.
+        dial: Dial,
+        /// Any key of a target but `name` and `url`: what targets have that do not say otherwise.
+        /// The tables `reconnect`, `labels` and `headers` merge key by key, arrays replace.
+        defaults: Defaults,
+        /// The connections to hold, one `[[target]]` each.
+        target: Targets,
+    }
+}
+
+/// The targets, each judged and dropped again: with many of them the raw form is large, so
+/// `resolve` reads them one by one.
+#[derive(Debug, Clone)]
+pub(super) struct Targets;
+
+impl Read for Targets {
+    const KEYS: &'static [Key] = Target::KEYS;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let Value::Array(_, targets) = value else {
+            reader.expected::<()>("[[target]] tables", value);
+            return None;
+        };
+        for (index, target) in targets.iter().enumerate() {
+            reader.within(Step::Index(index), |reader| Target::read(target, reader));
+        }
+        Some(Self)
+    }
+}
+
+impl JsonSchema for Targets {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Targets".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({ "type": "array", "items": generator.subschema_for::<Target>() })
+    }
+}
+
+section! {
+    /// What the program says about itself.
+    Log {
+        /// `debug`, `info`, `warn` or `error`. Flag: `--log-level`.
+        level: LogLevel = "info",
+        /// `text`, `json`, or `auto`: text on a terminal, else JSON. Flag: `--log-format`.
+        format: LogFormat = "auto",
+    }
+}
+
+section! {
+    /// The listener that Prometheus scrapes.
+    Metrics {
+        /// Address and port, or `"unix:/path"`, or a list of them. Flag: `--metrics-server`.
+        listen: Addresses = "0.0.0.0:8080",
+        /// Whether it is opened at all. Flag: `--metrics`.
+        enabled: bool = true,
+        /// Whether `POST /-/reload` is answered.
+        reload: bool = false,
+    }
+}
+
+section! {
+    /// The control socket.
+    Control {
+        /// Its path. Default: `control.sock` in `$RUNTIME_DIRECTORY`; without that variable there is no socket.
+        socket: FilePath,
+    }
+}
+
+section! {
+    /// The embedded listener.
+    Server {
+        /// Address and port.
+        listen: ListenAddress = "0.0.0.0:9000",
+        /// The `listener` label of its metrics.
+        name: Name = "server",
+        /// A client that has been silent this long is pinged.
+        ping_interval: Interval = "5s",
+        /// A client that stays silent this much longer is discarded. Default: twice `ping_interval`.
+        pong_timeout: Positive,
+        /// Connections held at once; more are refused with 503.
+        max_connections: Count = 10000,
+        /// A larger message ends its connection with Close 1009.
+        max_message_size: Size = "16MiB",
+        /// From accepting a connection to the end of its upgrade.
+        handshake_timeout: Positive = "10s",
+        /// How long a drain waits for the clients' Close.
+        close_timeout: Positive = "10s",
+    }
+}
+
+section! {
+    /// How hard the network is hit when many targets dial at once.
+    Dial {
+        /// Dials under way at once.
+        concurrency: Count = 64,
+        /// Dials begun per second.
+        per_second: Count = 2000,
+    }
+}
+
+/// The keys that a target and `[defaults]` share, after the ones only `$name` has.
+macro_rules! target_section {
+    ($(#[doc = $about:literal])+ $name:ident { $($own:tt)* }) => { section! {
+        $(#[doc = $about])+
+        $name {
+            $($own)*
+            /// From an answered ping to the next one; at least 10ms. Flag: `--ping-interval`.
+            ping_interval: Interval = "10s",
+            /// How long a pong is waited for before the ping is sent again. Default: twice `ping_interval`.
+            pong_timeout: Positive,
+            /// How often an unanswered ping is sent again before the connection is given up. Flag: `--max-retry-limit`.
+            max_retry_limit: Retries = 3,
+            /// Labels of the target's own in its metrics. Not target, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
+            labels: Labels,
+            /// Headers of the upgrade request: a string, or where to read the value at every dial:
+            /// `{ file = "/path" }`, `{ env = "VARIABLE" }`, `{ credential = "name" }` (a file below `$CREDENTIALS_DIRECTORY`).
+            headers: HeaderTable,
+            /// Offered in this order.
+            subprotocols: Subprotocols = [],
+            /// Messages sent in this order after the upgrade.
+            on_open: Vec<Secret<Box<str>>> = [],
+            /// What keeps the connection alive.
+            heartbeat: Heartbeat,
+            /// How long to stay away before dialing again.
+            reconnect: Reconnect,
+            /// The whole dial.
+            connect_timeout: Positive = "15s",
+            /// Resolving the host's name.
+            dns_timeout: Positive = "5s",
+            /// Connecting TCP.
+            tcp_timeout: Positive = "5s",
+            /// The HTTP upgrade.
+            upgrade_timeout: Positive = "5s",
+            /// One write.
+            write_timeout: Positive = "10s",
+            /// Waiting for the peer's Close.
+            close_timeout: Positive = "10s",
+            /// A larger message ends the connection with Close 1009.
+            max_message_size: Size = "16MiB",
+            /// The shortest idle timer on the way (a load balancer's, a proxy's), if you know it: a `ping_interval` of half of it or more is warned about.
+            path_idle_timeout: Positive,
+            /// Upper bounds of the round-trip histogram's buckets, ascending, 64 at most.
+            rtt_buckets: BucketBounds = ["500us", "1ms", "2.5ms", "5ms", "10ms", "25ms", "50ms", "100ms", "250ms", "500ms", "1s", "2.5s", "5s", "10s"],
+        }
+    } };
+}
+
+target_section! {
+    /// What targets have that do not say otherwise.
+    Defaults {}
+}
+
+target_section! {
+    /// One connection to hold.
+    Target {
+        /// The `target` label, unique. Default: the URL's host and path, without port.
+        name: Name,
+        /// `ws://` host, port and path. Userinfo in it becomes basic authentication.
+        url: WsUrl,
+    }
+}
+
+section! {
+    /// What keeps the connection alive.
+    Heartbeat {
+        /// `ping`: RFC 6455 pings. `none`: nothing is sent, the connection is only held.
+        kind: HeartbeatName = "ping",
+    }
+}
+
+section! {
+    /// The wait before dial n + 1 is `min(max, initial * factor^n)`, of which a random share of up to
+    /// `jitter` is taken away; never under 100ms. n counts the failures in a row.
+    Reconnect {
+        /// The wait after the first failure.
+        initial: Positive = "1s",
+        /// No wait is longer.
+        max: Positive = "30s",
+        /// Growth from one failure to the next, at least 1.
+        factor: Factor = 2.0,
+        /// The share of the wait that is random: 0 none, 1 all of it.
+        jitter: Share = 0.5,
+        /// A connection that stood this long was no failure; the count is forgotten.
+        reset_after: Positive = "5s",
+    }
+}

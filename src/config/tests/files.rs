@@ -1,0 +1,130 @@
+//! What is made from the keys' documentation, and the files people copy.
+
+use super::*;
+
+#[test]
+fn the_files_in_config_are_good() {
+    let demo = load_in(&sources(repository("config/demo.toml")), &Vec::new()).unwrap();
+    assert_eq!(demo.config.targets.len(), 3);
+    assert!(demo.config.server.is_some());
+    assert_eq!(demo.warnings, [""; 0]);
+
+    let path = repository("config/ws-keepalive.toml");
+    assert_file(&path, &schema::annotated_default());
+    let plain = load_in(&sources(path.clone()), &Vec::new()).unwrap();
+    assert!(plain.config.targets.is_empty());
+
+    // With every key uncommented it is still good, and the schema knows every key.
+    let text = std::fs::read_to_string(&path).unwrap();
+    let keys = text.lines().filter(|line| !line.starts_with("# "));
+    let keys = keys.map(|line| line.strip_prefix('#').unwrap_or(line));
+    let all = keys.collect::<Vec<_>>().join("\n");
+    let all = all.replace("/etc/ws-keepalive/edge.token", "/proc/self/comm");
+    let loaded = Files::new(&all).load().unwrap();
+    assert_eq!(loaded.config.targets.len(), 1);
+    let value: toml::Value = toml::from_str(&all).unwrap();
+    let value = serde_json::to_value(value).unwrap();
+    let schema = schema::json_schema();
+    validate(&value, &schema, &schema, "");
+    for wrong in [
+        "{ \"zebra\": 1 }",
+        "{ \"target\": [{}] }",
+        "{ \"dial\": { \"concurrency\": 0 } }",
+        "{ \"log\": { \"level\": \"verbose\" } }",
+        "{ \"target\": [{ \"url\": \"ws://x\", \"ping_interval\": 10 }] }",
+    ] {
+        let value: serde_json::Value = serde_json::from_str(wrong).unwrap();
+        assert!(!is_valid(&value, &schema, &schema), "{wrong}");
+    }
+}
+
+#[test]
+fn the_reference_is_made_from_the_doc_comments() {
+    assert_file(&repository("docs/configuration.md"), &schema::reference());
+}
+
+fn validate(
+    value: &serde_json::Value,
+    schema: &serde_json::Value,
+    root: &serde_json::Value,
+    path: &str,
+) {
+    if let (Some(object), Some(properties)) =
+        (value.as_object(), followed(schema, root).get("properties"))
+    {
+        for (key, value) in object {
+            let known = properties
+                .get(key)
+                .unwrap_or_else(|| panic!("{path}.{key} not in schema"));
+            validate(value, known, root, &format!("{path}.{key}"));
+        }
+    }
+    assert!(
+        is_valid(value, schema, root),
+        "{path}: {value} against {schema}"
+    );
+}
+
+fn followed<'s>(
+    schema: &'s serde_json::Value,
+    root: &'s serde_json::Value,
+) -> &'s serde_json::Value {
+    match schema.get("$ref").and_then(serde_json::Value::as_str) {
+        Some(reference) => root.pointer(reference.trim_start_matches('#')).unwrap(),
+        None => schema,
+    }
+}
+
+/// The part of JSON Schema that ours uses, patterns apart.
+fn is_valid(
+    value: &serde_json::Value,
+    schema: &serde_json::Value,
+    root: &serde_json::Value,
+) -> bool {
+    let schema = followed(schema, root);
+    let kind = match schema.get("type").and_then(serde_json::Value::as_str) {
+        Some("object") => value.is_object(),
+        Some("array") => value.is_array(),
+        Some("string") => value.is_string(),
+        Some("integer") => value.is_i64() || value.is_u64(),
+        Some("number") => value.is_number(),
+        Some("boolean") => value.is_boolean(),
+        Some(other) => panic!("type {other}"),
+        None => true,
+    };
+    let among = |list: &serde_json::Value| list.as_array().unwrap().contains(value);
+    let list = |key: &str| schema.get(key).and_then(serde_json::Value::as_array);
+    let valid = |schema: &serde_json::Value| is_valid(value, schema, root);
+    let number = |key: &str| schema.get(key).and_then(serde_json::Value::as_f64);
+    let properties = schema
+        .get("properties")
+        .and_then(serde_json::Value::as_object);
+    let object = value.as_object();
+    kind && schema.get("enum").is_none_or(among)
+        && schema.get("const").is_none_or(|only| only == value)
+        && list("oneOf").is_none_or(|any| any.iter().filter(|s| valid(s)).count() == 1)
+        && list("anyOf").is_none_or(|any| any.iter().any(valid))
+        && number("minimum").is_none_or(|min| value.as_f64().unwrap() >= min)
+        && number("maximum").is_none_or(|max| value.as_f64().unwrap() <= max)
+        && list("required").is_none_or(|keys| {
+            keys.iter()
+                .all(|key| value.get(key.as_str().unwrap()).is_some())
+        })
+        && schema.get("items").is_none_or(|items| {
+            value
+                .as_array()
+                .unwrap()
+                .iter()
+                .all(|value| is_valid(value, items, root))
+        })
+        && object.is_none_or(|object| {
+            object.iter().all(|(key, value)| {
+                let known = properties.and_then(|known| known.get(key));
+                match known.or(schema.get("additionalProperties")) {
+                    Some(serde_json::Value::Bool(allowed)) => *allowed,
+                    Some(schema) => is_valid(value, schema, root),
+                    None => true,
+                }
+            })
+        })
+}

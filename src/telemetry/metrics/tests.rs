@@ -1,0 +1,306 @@
+use std::collections::BTreeSet;
+use std::time::Instant;
+
+use super::*;
+use crate::proto::close::Initiator;
+use crate::proto::event::{DialFailure, End, Established, Event};
+use crate::proto::reconnect::Advice;
+use crate::stats::{Buckets, EntryGuard};
+
+fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> EntryGuard {
+    let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into()));
+    let identity = Identity {
+        name: name.into(),
+        url: format!("ws://{name}.example.com:9000/ws").into(),
+        protocol: "websocket",
+        labels: labels.collect(),
+    };
+    registry.target(Arc::new(identity), &Buckets::default())
+}
+
+fn established() -> Event {
+    let ms = |n| Some(Duration::from_millis(n));
+    Event::Established(Box::new(Established {
+        at: UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
+        times: [ms(1), ms(2), None, None, ms(4), None],
+        local: None,
+        peer: None,
+        subprotocol: None,
+        recovered: None,
+        attempts: 1,
+    }))
+}
+
+fn ended(cause: Cause) -> Event {
+    Event::Ended(Box::new(End {
+        at: UNIX_EPOCH + Duration::from_secs(1_700_000_100),
+        outage_id: 7,
+        cause,
+        initiator: Initiator::Peer,
+        message: "peer vanished (FIN, no Close)".into(),
+        received: None,
+        sent: None,
+        age: Duration::from_secs(100),
+        since_last_frame_in: None,
+        since_last_frame_out: None,
+        outstanding_pings: 0,
+        retries: 0,
+        local: None,
+        peer: None,
+    }))
+}
+
+fn refused() -> Event {
+    Event::DialFailed(Box::new(DialFailure {
+        at: UNIX_EPOCH + Duration::from_secs(1_700_000_050),
+        phase: Phase::Tcp,
+        message: "connection refused".into(),
+        status: None,
+        times: [Some(Duration::from_millis(1)), None, None, None, None, None],
+        attempts: 1,
+        advice: Advice::Backoff,
+    }))
+}
+
+fn pong(micros: u64) -> Event {
+    Event::Pong {
+        rtt: Some(Duration::from_micros(micros)),
+        mismatch: false,
+    }
+}
+
+fn apply(guard: &EntryGuard, events: &[Event]) {
+    for event in events {
+        guard.stats().apply(event);
+    }
+}
+
+/// The samples of `text` whose names are ours and whose values do not depend on the clock.
+fn samples(text: &str) -> Vec<&str> {
+    let lines = text.lines().filter(|line| !line.starts_with('#'));
+    lines.filter(|line| !line.starts_with("process_")).collect()
+}
+
+fn families(text: &str) -> BTreeSet<&str> {
+    let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    types.filter_map(|line| line.split(' ').next()).collect()
+}
+
+#[test]
+fn a_target_that_never_came_up_has_exactly_the_series_that_exist_from_the_start() {
+    let registry = Registry::new();
+    let _edge = target(&registry, "edge", &[("region", "eu")]);
+    let text = scrape(&registry).expect("a scrape");
+    let edge = r#"{region="eu",target="edge"}"#;
+    for name in [
+        "established",
+        "ping_retry_count_total",
+        "sent_ping_total",
+        "received_pong_total",
+        "ws_keepalive_connects_total",
+        "ws_keepalive_disconnects_total",
+        "ws_keepalive_pong_mismatch_total",
+        "ws_keepalive_connected_seconds_total",
+        "ws_keepalive_connection_start_time_seconds",
+        "ws_keepalive_last_disconnect_time_seconds",
+        "ws_keepalive_messages_received_total",
+        "ws_keepalive_received_bytes_total",
+        "ws_keepalive_sent_bytes_total",
+        "ws_keepalive_rtt_seconds_sum",
+        "ws_keepalive_rtt_seconds_count",
+    ] {
+        let line = format!("{name}{edge} 0");
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    for phase in Phase::ALL {
+        let line = format!(
+            r#"ws_keepalive_connect_failures_total{{phase="{phase}",region="eu",target="edge"}} 0"#
+        );
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    let bucket = r#"ws_keepalive_rtt_seconds_bucket{region="eu",target="edge",le="0.0005"} 0"#;
+    assert!(text.contains(bucket), "{text}");
+    for absent in [
+        "ws_keepalive_last_rtt_seconds",
+        "ws_keepalive_disconnects_by_cause_total",
+        "ws_keepalive_connect_duration_seconds",
+        "otel_",
+        "\ntarget_info",
+    ] {
+        assert!(!text.contains(absent), "{absent} is in\n{text}");
+    }
+}
+
+#[test]
+fn the_whole_text_of_a_target_with_a_history() {
+    let registry = Registry::new();
+    let edge = target(&registry, "edge", &[("region", "eu"), ("url", "shadowed")]);
+    apply(
+        &edge,
+        &[
+            refused(),
+            established(),
+            Event::PingSent {
+                seq: 1,
+                retry: false,
+            },
+            Event::PingSent {
+                seq: 2,
+                retry: true,
+            },
+            pong(1_500),
+            ended(Cause::Fin),
+        ],
+    );
+    let listener = registry.listener("server");
+    listener.stats().pings_received.store(5, Relaxed);
+    registry.reload_successful.store(1, Relaxed);
+    registry.reload_success_time.store(1_700_000_000, Relaxed);
+    let text = scrape(&registry).expect("a scrape");
+    let stable: String = samples(&text)
+        .into_iter()
+        .filter(|line| !line.contains("connected_seconds_total"))
+        .map(|line| line.replace(env!("CARGO_PKG_VERSION"), "VERSION") + "\n")
+        .collect();
+    let golden = include_str!("golden.prom");
+    assert_eq!(stable, golden, "--- is now ---\n{stable}");
+}
+
+#[test]
+fn every_name_is_the_documented_one_and_documented() {
+    let registry = Registry::new();
+    let edge = target(&registry, "edge", &[]);
+    apply(&edge, &[established(), pong(1), ended(Cause::Reset)]);
+    let _listener = registry.listener("server");
+    let text = scrape(&registry).expect("a scrape");
+    let mut documented: BTreeSet<&str> = "established ping_retry_count_total sent_ping_total \
+         received_pong_total received_ping_total sent_pong_total ws_keepalive_server_connections \
+         ws_keepalive_connects_total ws_keepalive_disconnects_total \
+         ws_keepalive_disconnects_by_cause_total ws_keepalive_connect_failures_total \
+         ws_keepalive_connect_duration_seconds ws_keepalive_rtt_seconds \
+         ws_keepalive_last_rtt_seconds ws_keepalive_pong_mismatch_total \
+         ws_keepalive_connected_seconds_total ws_keepalive_disconnected_seconds_total \
+         ws_keepalive_connection_start_time_seconds ws_keepalive_last_disconnect_time_seconds \
+         ws_keepalive_messages_received_total ws_keepalive_received_bytes_total \
+         ws_keepalive_sent_bytes_total ws_keepalive_target_info \
+         ws_keepalive_config_last_reload_successful \
+         ws_keepalive_config_last_reload_success_timestamp_seconds \
+         ws_keepalive_accept_errors_total ws_keepalive_task_panics_total \
+         ws_keepalive_rtt_clock_info ws_keepalive_build_info"
+        .split_whitespace()
+        .collect();
+    let mut found = families(&text);
+    found.retain(|name| !name.starts_with("process_"));
+    assert_eq!(found, documented);
+    documented.insert("process_cpu_seconds_total");
+    let docs = include_str!("../../../docs/metrics.md");
+    for name in documented {
+        assert!(
+            docs.contains(&format!("`{name}`")),
+            "{name} is not in docs/metrics.md"
+        );
+    }
+    for cause in Cause::ALL {
+        assert!(
+            docs.contains(&format!("`{cause}`")),
+            "{cause} is not in docs/metrics.md"
+        );
+    }
+    for family in FAMILIES {
+        assert!(family.help.ends_with('.'), "{}", family.name);
+    }
+}
+
+#[test]
+fn more_targets_than_the_sdk_s_default_limit_all_have_their_own_series() {
+    const TARGETS: usize = 2_500;
+    let registry = Registry::new();
+    let guards: Vec<EntryGuard> = (0..TARGETS)
+        .map(|n| target(&registry, &format!("edge-{n:05}"), &[]))
+        .collect();
+    for guard in &guards {
+        // Two causes each: more series than targets in one family.
+        apply(guard, &[ended(Cause::Fin), ended(Cause::Reset)]);
+    }
+    let started = Instant::now();
+    let text = scrape(&registry).expect("a scrape");
+    println!("{} bytes in {:?}", text.len(), started.elapsed());
+    assert!(!text.contains("otel_metric_overflow"));
+    let count = |prefix: &str| text.lines().filter(|l| l.starts_with(prefix)).count();
+    assert_eq!(count("established{"), TARGETS);
+    assert_eq!(count("ws_keepalive_connect_failures_total{"), 6 * TARGETS);
+    assert_eq!(
+        count("ws_keepalive_disconnects_by_cause_total{"),
+        2 * TARGETS
+    );
+    assert_eq!(count("ws_keepalive_rtt_seconds_count{"), TARGETS);
+}
+
+#[test]
+fn a_removed_target_is_gone_at_the_next_scrape() {
+    let registry = Registry::new();
+    let kept = target(&registry, "kept", &[]);
+    let removed = target(&registry, "removed", &[]);
+    apply(&removed, &[established(), ended(Cause::Removed)]);
+    assert!(
+        scrape(&registry)
+            .expect("a scrape")
+            .contains(r#"target="removed""#)
+    );
+    drop(removed);
+    let text = scrape(&registry).expect("a scrape");
+    assert!(!text.contains("removed\""), "{text}");
+    assert!(text.contains(r#"established{target="kept"} 0"#));
+    drop(kept);
+    let text = scrape(&registry).expect("a scrape");
+    assert!(!text.contains("target="), "{text}");
+}
+
+#[test]
+fn a_label_s_new_value_shows_at_the_next_scrape() {
+    let registry = Registry::new();
+    let edge = target(&registry, "edge", &[("region", "eu")]);
+    apply(&edge, &[established()]);
+    let identity = Identity {
+        labels: [("region".into(), "us \"east\"\\1\n".into())].into(),
+        ..(*edge.stats().identity()).clone()
+    };
+    edge.stats().retune(Arc::new(identity), &Buckets::default());
+    let text = scrape(&registry).expect("a scrape");
+    let line = r#"established{region="us \"east\"\\1\n",target="edge"} 1"#;
+    assert!(text.lines().any(|l| l == line), "{text}");
+    assert!(!text.contains(r#"region="eu""#));
+}
+
+/// Writes a scrape for `promtool check metrics`, and tells what a scrape of many targets costs:
+/// `cargo test --lib telemetry::metrics -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_scrape() {
+    let count = std::env::var("TARGETS").map_or(15_000, |n| n.parse().expect("a number"));
+    let registry = Registry::new();
+    let guards: Vec<EntryGuard> = (0..count)
+        .map(|n| target(&registry, &format!("edge-{n:05}"), &[("region", "eu")]))
+        .collect();
+    for guard in &guards {
+        apply(guard, &[established(), pong(1_500)]);
+    }
+    let _listener = registry.listener("server");
+    for _ in 0..3 {
+        let started = Instant::now();
+        let text = scrape(&registry).expect("a scrape");
+        let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
+        let memory = status
+            .lines()
+            .filter(|l| l.starts_with("VmHWM") || l.starts_with("VmRSS"));
+        println!(
+            "{} bytes in {:?}; {:?}",
+            text.len(),
+            started.elapsed(),
+            memory.collect::<Vec<_>>()
+        );
+        if let Ok(path) = std::env::var("SCRAPE_TO") {
+            std::fs::write(path, text).expect("written");
+        }
+    }
+}

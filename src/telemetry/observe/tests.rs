@@ -1,0 +1,242 @@
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::*;
+use crate::config::LogLevel;
+use crate::proto::close::{Cause, CloseFrame, Initiator};
+use crate::proto::event::Recovered;
+use crate::proto::reconnect::Advice;
+use crate::stats::{Buckets, Identity};
+use crate::telemetry::logs::tests::{captured_json, captured_text};
+
+fn stats() -> TargetStats {
+    let identity = Identity {
+        name: "edge-tokyo".into(),
+        url: "wss://edge-tokyo.example.com/ws".into(),
+        protocol: "websocket",
+        labels: [].into(),
+    };
+    TargetStats::new(Arc::new(identity), &Buckets::default(), Instant::now())
+}
+
+fn up(recovered: Option<Recovered>, attempts: u32) -> Event {
+    let ms = |n| Some(Duration::from_millis(n));
+    Event::Established(Box::new(Established {
+        at: SystemTime::now(),
+        times: [ms(1), ms(20), None, None, ms(300), None],
+        local: None,
+        peer: Some(([10, 0, 0, 7], 443).into()),
+        subprotocol: None,
+        recovered,
+        attempts,
+    }))
+}
+
+fn end(cause: Cause) -> Event {
+    Event::Ended(Box::new(End {
+        at: SystemTime::now(),
+        outage_id: 0xfeed,
+        cause,
+        initiator: Initiator::Peer,
+        message: "peer vanished (FIN, no Close)".into(),
+        received: None,
+        sent: Some(CloseFrame::new(1000, "")),
+        age: Duration::from_secs(3_723),
+        since_last_frame_in: Some(Duration::from_secs(60)),
+        since_last_frame_out: Some(Duration::from_millis(210)),
+        outstanding_pings: 0,
+        retries: 0,
+        local: None,
+        peer: Some(([10, 0, 0, 7], 443).into()),
+    }))
+}
+
+fn failure(attempts: u32, message: &str) -> Event {
+    Event::DialFailed(Box::new(DialFailure {
+        at: SystemTime::now(),
+        phase: Phase::Tcp,
+        message: message.into(),
+        status: None,
+        times: Default::default(),
+        attempts,
+        advice: Advice::Backoff,
+    }))
+}
+
+fn text(level: LogLevel, events: &[Event]) -> Vec<String> {
+    let stats = stats();
+    let text = captured_text(level, || {
+        for event in events {
+            observe(&stats, event);
+        }
+    });
+    let lines = text.lines().filter_map(|line| line.split_once(' '));
+    lines
+        .map(|(_, line)| line.trim_start().to_owned())
+        .collect()
+}
+
+#[test]
+fn two_lines_frame_an_outage_and_share_its_id() {
+    let back = Recovered {
+        outage_id: 0xfeed,
+        after: Duration::from_millis(1_310),
+    };
+    let lines = text(
+        LogLevel::Info,
+        &[
+            up(None, 1),
+            end(Cause::Fin),
+            Event::Waiting {
+                wait: Duration::from_secs(1),
+            },
+            Event::Connecting,
+            up(Some(back), 2),
+        ],
+    );
+    assert_eq!(
+        lines,
+        [
+            "INFO edge-tokyo established in 0.3 s (dns 1.0 ms, tcp 20.0 ms, upgrade 0.3 s) \
+             via 10.0.0.7:443",
+            "WARN edge-tokyo lost: peer vanished (FIN, no Close) after 1h2m3s; last frame in \
+             60.0 s ago, out 0.2 s ago; via 10.0.0.7:443 outage_id=000000000000feed",
+            "INFO edge-tokyo back after 1.3 s, attempt 2 outage_id=000000000000feed",
+        ]
+    );
+}
+
+#[test]
+fn the_record_is_in_the_fields_of_the_lost_line() {
+    let stats = stats();
+    let json = captured_json(LogLevel::Info, || observe(&stats, &end(Cause::Fin)));
+    let line: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+    for (field, value) in [
+        ("event", serde_json::json!("lost")),
+        ("target", "edge-tokyo".into()),
+        ("outage_id", "000000000000feed".into()),
+        ("cause", "fin".into()),
+        ("initiator", "peer".into()),
+        ("age_seconds", 3723.0.into()),
+        ("since_last_frame_in_seconds", 60.0.into()),
+        ("outstanding_pings", 0.into()),
+        ("retries", 0.into()),
+        ("sent_code", 1000.into()),
+        ("peer", "10.0.0.7:443".into()),
+    ] {
+        assert_eq!(line[field], value, "{field} in {json}");
+    }
+    assert!(line.get("received_code").is_none());
+}
+
+#[test]
+fn an_end_we_were_asked_for_is_no_warning() {
+    for cause in [Cause::Replaced, Cause::Removed, Cause::Shutdown] {
+        let lines = text(LogLevel::Info, &[end(cause)]);
+        assert!(lines[0].starts_with("INFO edge-tokyo ended: "), "{lines:?}");
+        assert!(text(LogLevel::Warn, &[end(cause)]).is_empty());
+    }
+}
+
+#[test]
+fn a_dial_that_fails_again_the_same_way_is_told_once() {
+    let lines = text(
+        LogLevel::Info,
+        &[
+            failure(1, "connection refused"),
+            failure(2, "connection refused"),
+            failure(3, "timed out"),
+            failure(4, "timed out"),
+            up(None, 5),
+            end(Cause::Fin),
+            failure(1, "timed out"),
+        ],
+    );
+    let failures: Vec<&String> = lines
+        .iter()
+        .filter(|l| l.contains("cannot connect"))
+        .collect();
+    assert_eq!(
+        failures,
+        [
+            "WARN edge-tokyo cannot connect (tcp): connection refused",
+            "WARN edge-tokyo cannot connect (tcp): timed out, attempt 3",
+            "WARN edge-tokyo cannot connect (tcp): timed out",
+        ]
+    );
+    let debug = text(LogLevel::Debug, &[failure(2, "x"), failure(3, "x")]);
+    assert!(
+        debug[1].starts_with("DEBUG edge-tokyo cannot connect"),
+        "{debug:?}"
+    );
+}
+
+#[test]
+fn pings_are_told_at_debug_only() {
+    let pings = [
+        Event::PingSent {
+            seq: 2,
+            retry: true,
+        },
+        Event::Pong {
+            rtt: Some(Duration::from_micros(1_500)),
+            mismatch: true,
+        },
+        Event::PingReceived,
+    ];
+    assert!(text(LogLevel::Info, &pings).is_empty());
+    assert_eq!(
+        text(LogLevel::Debug, &pings),
+        [
+            "DEBUG edge-tokyo ping 2 sent again",
+            "DEBUG edge-tokyo pong after 1.5 ms, another payload",
+            "DEBUG edge-tokyo pinged us",
+        ]
+    );
+}
+
+#[test]
+fn a_stalled_machine_says_so_once_not_once_per_target() {
+    let stats = stats();
+    let last = AtomicU64::new(0);
+    let text = captured_text(LogLevel::Info, || {
+        for _ in 0..100 {
+            stalled(&stats, Duration::from_secs(12), &last);
+        }
+    });
+    assert_eq!(text.lines().count(), 1, "{text}");
+    assert!(
+        text.contains("WARN this machine stalled: a timer fired 12.0 s late"),
+        "{text}"
+    );
+}
+
+/// `cargo test --lib telemetry::observe -- --ignored --nocapture`.
+#[test]
+#[ignore = "a measurement"]
+fn cost_of_a_ping_nobody_logs() {
+    let stats = stats();
+    let ping = Event::PingSent {
+        seq: 1,
+        retry: false,
+    };
+    let pong = Event::Pong {
+        rtt: Some(Duration::from_micros(1_500)),
+        mismatch: false,
+    };
+    captured_text(LogLevel::Info, || {
+        for (what, of) in [("observe", true), ("apply alone", false)] {
+            let started = Instant::now();
+            for _ in 0..1_000_000 {
+                for event in [&ping, &pong] {
+                    if of {
+                        observe(&stats, std::hint::black_box(event));
+                    } else {
+                        stats.apply(std::hint::black_box(event));
+                    }
+                }
+            }
+            println!("{what}: {:?} per ping-pong", started.elapsed() / 1_000_000);
+        }
+    });
+}
