@@ -6,13 +6,13 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::values::{parse_listen, parse_positive, parse_secret};
 use crate::client::gate::DialGate;
 use crate::client::hold::{Desired, FirstPing, Observer, hold};
-use super::values::parse_positive;
 use crate::config::duration::{parse_duration_or_seconds, parse_size};
 use crate::config::{
     ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Listen, LogFormat, LogLevel,
-    Policy, Secret, Target, Timeouts, WsUrl, parse_listen,
+    Policy, Secret, Target, Timeouts, WsUrl,
 };
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::close::{Asked, Cause};
@@ -61,7 +61,7 @@ pub(crate) struct ClientArgs {
     #[arg(short = 'a', long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = parse_listen)]
     metrics_server: Listen,
     /// URL to connect to, instead of host, port and path
-    #[arg(long, conflicts_with = "path")]
+    #[arg(long, conflicts_with = "path", value_parser = parse_secret)]
     url: Option<Secret<String>>,
     /// Path of the request
     #[arg(long, default_value = "/ws")]
@@ -80,7 +80,7 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     no_ping: bool,
     /// Request header; its value is never shown. Repeatable
-    #[arg(long = "header", value_name = "NAME: VALUE")]
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_secret)]
     headers: Vec<Secret<String>>,
     /// Request header whose value is read from a file at each dial. Repeatable
     #[arg(long = "header-file", value_name = "NAME: PATH")]
@@ -89,7 +89,7 @@ pub(crate) struct ClientArgs {
     #[arg(long = "subprotocol", value_name = "NAME")]
     subprotocols: Vec<String>,
     /// Text message to send after the upgrade; never shown. Repeatable
-    #[arg(long = "on-open", value_name = "TEXT")]
+    #[arg(long = "on-open", value_name = "TEXT", value_parser = parse_secret)]
     on_open: Vec<Secret<String>>,
     /// Limit of the whole dial; bare seconds as curl's are understood
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration_or_seconds)]
@@ -130,9 +130,12 @@ impl ClientArgs {
             Some(url) => url.expose().clone(),
             None => format!("ws://{}:{}{}", bracketed(&self.host), self.port, self.path),
         };
-        let flag = if self.url.is_some() { "--url" } else { "--host, --port, --path" };
+        let flag = match self.url {
+            Some(_) => "--url",
+            None => "--host, --port, --path",
+        };
         let url = WsUrl::parse(&url).map_err(|error| format!("{flag}: {error}"))?;
-        let name = self.name.clone().unwrap_or_else(|| url.host().to_owned());
+        let name = self.name.clone().unwrap_or_else(|| url.host.to_string());
         let mut headers = Vec::new();
         for header in &self.headers {
             let (name, value) = split_header(header.expose(), "--header")?;
@@ -157,7 +160,11 @@ impl ClientArgs {
             url: url.url,
             connection: Arc::new(ConnectionOptions {
                 headers,
-                subprotocols: self.subprotocols.iter().map(|s| s.as_str().into()).collect(),
+                subprotocols: self
+                    .subprotocols
+                    .iter()
+                    .map(|s| s.as_str().into())
+                    .collect(),
                 heartbeat: match self.no_ping {
                     true => HeartbeatKind::None,
                     false => HeartbeatKind::Ping,
@@ -168,7 +175,10 @@ impl ClientArgs {
     }
 
     fn policy(&self) -> Policy {
-        let on_open = self.on_open.iter().map(|text| Secret::new(text.expose().as_str().into()));
+        let on_open = self
+            .on_open
+            .iter()
+            .map(|text| Secret::new(text.expose().as_str().into()));
         Policy {
             heartbeat: HeartbeatPolicy {
                 interval: self.ping_interval,
@@ -224,7 +234,10 @@ pub(crate) fn run(args: &ClientArgs, level: LogLevel, format: LogFormat) -> u8 {
         }
     };
     let _logs = logs::init(level, format);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("ws-keepalive client: cannot start: {error}");
@@ -382,7 +395,10 @@ impl Summary {
             }
             Some(Last::NotConnected { phase, message }) => format!("{phase}: {message}"),
             Some(Last::Ended(end)) => {
-                format!("{} ({}, ended by {})", end.message, end.cause, end.initiator)
+                format!(
+                    "{} ({}, ended by {})",
+                    end.message, end.cause, end.initiator
+                )
             }
             None => "asked to stop before it was connected".to_owned(),
         };
@@ -391,7 +407,12 @@ impl Summary {
             Some(min) => {
                 let count = u32::try_from(self.round_trips).unwrap_or(u32::MAX);
                 let avg = self.rtt_sum / count.max(1);
-                format!("rtt min/avg/max {}/{}/{} ms", ms(min), ms(avg), ms(self.rtt_max))
+                format!(
+                    "rtt min/avg/max {}/{}/{} ms",
+                    ms(min),
+                    ms(avg),
+                    ms(self.rtt_max)
+                )
             }
             None => "no rtt".to_owned(),
         };
