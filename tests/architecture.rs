@@ -16,7 +16,6 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("stats", &["proto"]),
     // `reload` are messages without behaviour: the file watch sends one.
     ("config", &["proto", "reload", "stats"]),
-    ("control", &["reload", "stats", "telemetry"]),
     ("error", &["proto", "config"]),
     ("transport", &["proto", "dialect", "config"]),
     ("session", &["proto", "dialect", "config", "transport"]),
@@ -46,6 +45,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     // Exporters only read: they see no target's task and no socket of one.
     ("telemetry", &["proto", "reload", "stats", "config"]),
+    ("control", &["reload", "stats", "telemetry"]),
     (
         "server",
         &[
