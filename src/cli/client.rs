@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::values::parse_positive;
 use crate::client::gate::DialGate;
 use crate::client::hold::{Desired, FirstPing, Observer, hold};
-use super::values::parse_positive;
 use crate::config::duration::{parse_duration_or_seconds, parse_size};
 use crate::config::{
     ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Listen, LogFormat, LogLevel,
@@ -130,7 +130,11 @@ impl ClientArgs {
             Some(url) => url.expose().clone(),
             None => format!("ws://{}:{}{}", bracketed(&self.host), self.port, self.path),
         };
-        let flag = if self.url.is_some() { "--url" } else { "--host, --port, --path" };
+        let flag = if self.url.is_some() {
+            "--url"
+        } else {
+            "--host, --port, --path"
+        };
         let url = WsUrl::parse(&url).map_err(|error| format!("{flag}: {error}"))?;
         let name = self.name.clone().unwrap_or_else(|| url.host().to_owned());
         let mut headers = Vec::new();
@@ -157,7 +161,11 @@ impl ClientArgs {
             url: url.url,
             connection: Arc::new(ConnectionOptions {
                 headers,
-                subprotocols: self.subprotocols.iter().map(|s| s.as_str().into()).collect(),
+                subprotocols: self
+                    .subprotocols
+                    .iter()
+                    .map(|s| s.as_str().into())
+                    .collect(),
                 heartbeat: match self.no_ping {
                     true => HeartbeatKind::None,
                     false => HeartbeatKind::Ping,
@@ -168,7 +176,10 @@ impl ClientArgs {
     }
 
     fn policy(&self) -> Policy {
-        let on_open = self.on_open.iter().map(|text| Secret::new(text.expose().as_str().into()));
+        let on_open = self
+            .on_open
+            .iter()
+            .map(|text| Secret::new(text.expose().as_str().into()));
         Policy {
             heartbeat: HeartbeatPolicy {
                 interval: self.ping_interval,
@@ -224,7 +235,10 @@ pub(crate) fn run(args: &ClientArgs, level: LogLevel, format: LogFormat) -> u8 {
         }
     };
     let _logs = logs::init(level, format);
-    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+    {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("ws-keepalive client: cannot start: {error}");
@@ -382,7 +396,10 @@ impl Summary {
             }
             Some(Last::NotConnected { phase, message }) => format!("{phase}: {message}"),
             Some(Last::Ended(end)) => {
-                format!("{} ({}, ended by {})", end.message, end.cause, end.initiator)
+                format!(
+                    "{} ({}, ended by {})",
+                    end.message, end.cause, end.initiator
+                )
             }
             None => "asked to stop before it was connected".to_owned(),
         };
@@ -391,7 +408,12 @@ impl Summary {
             Some(min) => {
                 let count = u32::try_from(self.round_trips).unwrap_or(u32::MAX);
                 let avg = self.rtt_sum / count.max(1);
-                format!("rtt min/avg/max {}/{}/{} ms", ms(min), ms(avg), ms(self.rtt_max))
+                format!(
+                    "rtt min/avg/max {}/{}/{} ms",
+                    ms(min),
+                    ms(avg),
+                    ms(self.rtt_max)
+                )
             }
             None => "no rtt".to_owned(),
         };

@@ -102,17 +102,24 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
         handshake_timeout: args.handshake_timeout,
         close_timeout: args.close_timeout,
     });
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    let listener = runtime.block_on(TcpListener::bind(config.listen)).with_context(|| {
-        format!("cannot listen on {} (--listen, --port)", config.listen)
-    })?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let listener = runtime
+        .block_on(TcpListener::bind(config.listen))
+        .with_context(|| format!("cannot listen on {} (--listen, --port)", config.listen))?;
     let registry = Registry::new();
     registry.reloaded(true);
     let readiness = admin::Readiness::new();
     let metrics = match args.metrics {
         true => {
             let bound = admin::bind(&args.metrics_server, "--metrics-server")?;
-            Some(admin::start(vec![bound], registry.clone(), readiness.clone(), None)?)
+            Some(admin::start(
+                vec![bound],
+                registry.clone(),
+                readiness.clone(),
+                None,
+            )?)
         }
         false => None,
     };
