@@ -22,7 +22,7 @@ use crate::proto::event::{End, Event};
 use crate::server::admin::Readiness;
 use crate::signal::{Signal, Signals};
 use crate::stats::{Registry, State, TargetStats};
-use crate::supervisor::{Control, Hold, Supervisor};
+use crate::supervisor::{Control, Hold, Reporter, Supervisor};
 use crate::telemetry::{logs, observe::observe};
 
 use engine::Engine;
@@ -46,12 +46,9 @@ pub(crate) enum Failure {
 }
 
 /// Runs the daemon until a signal asks it to stop.
-pub(crate) fn run(mut sources: Sources) -> Result<(), Failure> {
+pub(crate) fn run(sources: Sources) -> Result<(), Failure> {
     let seen = Seen::new(&sources);
     let loaded = load(&sources).map_err(Failure::Config)?;
-    // A file that was there may not be missing later: its targets would be gone with it.
-    sources.required |= loaded.files.iter().any(|file| file == sources.path());
-
     let log = loaded.config.log;
     let guard = logs::init(log.level, log.format);
     let started = start_runtime();
@@ -200,8 +197,13 @@ impl Hold for Holder {
         self,
         control: Arc<Desired>,
         stats: Arc<TargetStats>,
+        reporter: Reporter,
     ) -> impl Future<Output = ()> + Send + 'static {
-        hold(control, self.gate, FirstPing::Spread, Told(stats))
+        let told = Told {
+            stats,
+            _reporter: reporter,
+        };
+        hold(control, self.gate, FirstPing::Spread, told)
     }
 
     fn lost(stats: &TargetStats, message: &str) {
@@ -245,11 +247,14 @@ impl Control for Arc<Desired> {
     }
 }
 
-/// Tells what happens to a target to its numbers and the log.
-struct Told(Arc<TargetStats>);
+/// Tells what happens to a target to its numbers and the log. It ends with its task.
+struct Told {
+    stats: Arc<TargetStats>,
+    _reporter: Reporter,
+}
 
 impl Observer for Told {
     fn observe(&mut self, event: Event) {
-        observe(&self.0, &event);
+        observe(&self.stats, &event);
     }
 }

@@ -66,6 +66,10 @@ impl<H: Hold> Engine<H> {
 
     /// Starts the targets of the first configuration, whose listeners are bound already.
     pub(super) fn start_with(&mut self, loaded: Loaded) {
+        // A file that was there may not be missing later: its targets would be gone with it.
+        if loaded.files.iter().any(|file| file == self.sources.path()) {
+            Arc::make_mut(&mut self.sources).required = true;
+        }
         self.log = Some(loaded.config.log);
         self.dial = Some(loaded.config.dial);
         self.supervisor.apply(&loaded.config.targets);
@@ -75,13 +79,6 @@ impl<H: Hold> Engine<H> {
     /// Runs until a signal asks for the end: which.
     pub(super) async fn serve(&mut self, signals: &mut Signals, reload: &ReloadSender) -> Signal {
         loop {
-            let idle = self.loading.is_none();
-            let loaded = async {
-                match &mut self.loading {
-                    Some(loading) => (&mut loading.task).await,
-                    None => std::future::pending().await,
-                }
-            };
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Interrupt | Signal::Terminate => return signal,
@@ -91,19 +88,32 @@ impl<H: Hold> Engine<H> {
                         let _ = reload.try_send(request);
                     }
                 },
-                loaded = loaded => self.loaded(loaded),
-                () = self.supervisor.turn() => {}
-                Some(request) = self.requests.recv(), if idle => {
-                    self.begin(request);
-                }
+                () = self.turn() => {}
             }
+        }
+    }
+
+    /// Waits for the next thing to do and does it. Cancel safe.
+    async fn turn(&mut self) {
+        let idle = self.loading.is_none();
+        let loaded = async {
+            match &mut self.loading {
+                Some(loading) => (&mut loading.task).await,
+                None => std::future::pending().await,
+            }
+        };
+        tokio::select! {
+            loaded = loaded => self.loaded(loaded),
+            () = self.supervisor.turn() => {}
+            Some(request) = self.requests.recv(), if idle => self.begin(request),
         }
     }
 
     /// Closes every connection, then the listeners. Returns how many connections were closed.
     pub(super) async fn drain(&mut self) -> usize {
-        // Who waits for a reload is told that there is none by the closed channel.
+        // Who waits for a reload learns from the dropped reply that there is none.
         self.requests.close();
+        while self.requests.try_recv().is_ok() {}
         self.loading = None;
         let (drained, ()) = tokio::join!(self.supervisor.drain(), self.listeners.drain_peer());
         self.listeners.shutdown().await;
@@ -186,3 +196,6 @@ impl<H: Hold> Engine<H> {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -39,12 +39,13 @@ pub(crate) trait Hold: Clone + Send + 'static {
 
     fn control(&self, target: &Arc<Target>) -> Self::Control;
 
-    /// Runs until the control says stop. Not an `async fn`, so that the task holds this future
-    /// alone and no second layer of arguments.
+    /// Runs until the control says stop, and drops `reporter` when it ends. Not an `async fn`, and
+    /// not wrapped in one: the task holds this future alone, no second layer of arguments.
     fn hold(
         self,
         control: Self::Control,
         stats: Arc<TargetStats>,
+        reporter: Reporter,
     ) -> impl Future<Output = ()> + Send + 'static;
 
     /// The task panicked while its connection stood: books the end it could not book itself.
@@ -344,12 +345,7 @@ fn start<H: Hold>(
         name: target.identity.name.clone(),
         report: report.clone(),
     };
-    let told = control.clone();
-    // The future is made inside: one captured from outside would be stored twice.
-    let handle = tokio::spawn(async move {
-        let _reporter = reporter;
-        hold.hold(told, stats).await;
-    });
+    let handle = tokio::spawn(hold.hold(control.clone(), stats, reporter));
     Task::Running { control, handle }
 }
 
@@ -366,8 +362,9 @@ struct Ended {
     panicked: bool,
 }
 
-/// Tells the supervisor when its task ends, however it ends.
-struct Reporter {
+/// Tells the supervisor that the task it lives in has ended, by return or by panic, when it is
+/// dropped.
+pub(crate) struct Reporter {
     name: Arc<str>,
     report: mpsc::UnboundedSender<Ended>,
 }

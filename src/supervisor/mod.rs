@@ -4,4 +4,4 @@
 mod actor;
 mod plan;
 
-pub(crate) use actor::{Control, Hold, Supervisor};
+pub(crate) use actor::{Control, Hold, Reporter, Supervisor};

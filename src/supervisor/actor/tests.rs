@@ -81,8 +81,10 @@ impl Hold for Fake {
         self,
         control: FakeControl,
         _stats: Arc<TargetStats>,
+        reporter: Reporter,
     ) -> impl Future<Output = ()> + Send + 'static {
         async move {
+            let _reporter = reporter;
             let world = self.0;
             let name = control.0.target.lock().unwrap().identity.name.clone();
             assert!(

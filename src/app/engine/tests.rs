@@ -1,0 +1,253 @@
+//! The reload path, over files and sockets, with tasks that hold nothing.
+
+use std::future::Future;
+use std::net::TcpListener;
+use std::path::Path;
+use std::sync::atomic::Ordering::Relaxed;
+
+use tempfile::TempDir;
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, oneshot};
+
+use super::*;
+use crate::config::Target;
+use crate::proto::close::Asked;
+use crate::server::admin::Readiness;
+use crate::stats::TargetStats;
+use crate::supervisor::{Control, Reporter};
+
+#[derive(Clone)]
+struct Idle;
+
+#[derive(Clone)]
+struct Stop(Arc<Notify>);
+
+impl Control for Stop {
+    fn set(&self, _: Arc<Target>) {}
+    fn stop(&self, _: Asked) {
+        self.0.notify_one();
+    }
+}
+
+impl Hold for Idle {
+    type Control = Stop;
+
+    fn control(&self, _: &Arc<Target>) -> Stop {
+        Stop(Arc::default())
+    }
+
+    fn hold(
+        self,
+        control: Stop,
+        _: Arc<TargetStats>,
+        reporter: Reporter,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        async move {
+            let _reporter = reporter;
+            control.0.notified().await;
+        }
+    }
+
+    fn lost(_: &TargetStats, _: &str) {}
+}
+
+struct Bench {
+    dir: TempDir,
+    engine: Engine<Idle>,
+    registry: Arc<Registry>,
+    reload: ReloadSender,
+}
+
+const TWO_TARGETS: &str = "
+    [[target]]
+    name = 'one'
+    url = 'ws://localhost:1/one'
+    [[target]]
+    name = 'two'
+    url = 'ws://localhost:1/two'
+";
+
+impl Bench {
+    /// Starts with `text`, in a file that need not be there.
+    fn new(text: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let sources = Sources {
+            file: Some(dir.path().join("conf.toml")),
+            required: false,
+            ..Sources::default()
+        };
+        std::fs::write(sources.path(), text).unwrap();
+        let seen = Seen::new(&sources);
+        let loaded = load(&sources).unwrap();
+        let registry = Registry::new();
+        let (reload, requests) = mpsc::channel(4);
+        let mut listeners = Listeners::new(registry.clone(), Readiness::new(), reload.clone());
+        let change = listeners.prepare(&loaded.config).unwrap();
+        listeners.commit(change).unwrap();
+        let gate = DialGate::new(loaded.config.dial);
+        let supervisor = Supervisor::new(Idle, registry.clone());
+        let mut engine = Engine::new(
+            sources,
+            seen,
+            requests,
+            supervisor,
+            listeners,
+            gate,
+            registry.clone(),
+        );
+        engine.start_with(loaded);
+        Self {
+            dir,
+            engine,
+            registry,
+            reload,
+        }
+    }
+
+    fn file(&self) -> std::path::PathBuf {
+        self.dir.path().join("conf.toml")
+    }
+
+    async fn reload(&mut self) -> ReloadOutcome {
+        let (reply, outcome) = oneshot::channel();
+        let request = ReloadRequest {
+            trigger: Trigger::Control,
+            reply: Some(reply),
+        };
+        self.reload.send(request).await.unwrap();
+        let turning = async {
+            loop {
+                self.engine.turn().await;
+            }
+        };
+        tokio::select! {
+            outcome = outcome => outcome.unwrap(),
+            () = turning => unreachable!(),
+        }
+    }
+
+    async fn reload_with(&mut self, text: &str) -> ReloadOutcome {
+        std::fs::write(self.file(), text).unwrap();
+        self.reload().await
+    }
+
+    fn successful(&self) -> u8 {
+        self.registry.reload_successful.load(Relaxed)
+    }
+}
+
+/// `[metrics]` off, and `[server]` on `port`.
+fn server(port: u16, more: &str) -> String {
+    format!("[metrics]\nenabled = false\n[server]\nlisten = '127.0.0.1:{port}'\n{more}\n")
+}
+
+fn free_port() -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    listener.local_addr().unwrap().port()
+}
+
+#[tokio::test]
+async fn what_changed_is_answered_and_counted() {
+    let mut bench = Bench::new(&format!("[metrics]\nenabled = false\n{TWO_TARGETS}"));
+    assert_eq!(bench.successful(), 1);
+    let text = format!(
+        "[metrics]\nenabled = false\n{}\nlabels = {{ region = 'x' }}",
+        TWO_TARGETS.replace("'one'", "'three'")
+    );
+    let changes = bench.reload_with(&text).await.unwrap();
+    assert_eq!(
+        changes.to_string(),
+        "kept 0, retuned 1, replaced 0, added 1, removed 1"
+    );
+    assert_eq!(changes.added, ["three".into()]);
+    assert_eq!(bench.registry.target_count(), 2);
+}
+
+#[tokio::test]
+async fn a_failed_bind_changes_nothing() {
+    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = taken.local_addr().unwrap();
+    let control = |dir: &Path| format!("[control]\nsocket = '{}/c.sock'\n", dir.display());
+    let mut bench = Bench::new(&format!("[metrics]\nenabled = false\n{TWO_TARGETS}"));
+    let socket = control(bench.dir.path());
+
+    let text = server(address.port(), &socket);
+    let refused = bench.reload_with(&text).await.unwrap_err();
+    assert!(refused.contains(&address.to_string()), "{refused}");
+    assert!(refused.contains("server.listen"), "{refused}");
+    let metrics = format!("[metrics]\nlisten = '{address}'\n{socket}");
+    let refused = bench.reload_with(&metrics).await.unwrap_err();
+    assert!(refused.contains(&address.to_string()), "{refused}");
+    assert!(refused.contains("--metrics-server"), "{refused}");
+
+    assert_eq!(bench.successful(), 0);
+    assert_eq!(bench.registry.target_count(), 2);
+    assert_eq!(bench.engine.listeners.in_words(), [""; 0]);
+    // Bound for nothing, and gone again.
+    assert!(!bench.dir.path().join("c.sock").exists());
+
+    drop(taken);
+    let changes = bench.reload_with(&text).await.unwrap();
+    assert_eq!(changes.removed.len(), 2);
+    assert_eq!(changes.listeners.len(), 2, "{:?}", changes.listeners);
+    assert_eq!(bench.successful(), 1);
+}
+
+#[tokio::test]
+async fn a_file_that_was_there_may_not_be_missing() {
+    let mut bench = Bench::new(&format!("[metrics]\nenabled = false\n{TWO_TARGETS}"));
+    let text = std::fs::read_to_string(bench.file()).unwrap();
+    std::fs::remove_file(bench.file()).unwrap();
+    let refused = bench.reload().await.unwrap_err();
+    assert!(refused.contains("conf.toml"), "{refused}");
+    assert_eq!(bench.registry.target_count(), 2);
+    let changes = bench.reload_with(&text).await.unwrap();
+    assert_eq!(changes.kept, 2);
+}
+
+#[tokio::test]
+async fn a_change_of_the_servers_settings_leaves_its_port_open() {
+    let port = free_port();
+    let mut bench = Bench::new(&server(port, ""));
+    let changes = bench
+        .reload_with(&server(port, "ping_interval = '7s'"))
+        .await
+        .unwrap();
+    assert_eq!(changes.listeners, [format!("server on 127.0.0.1:{port}")]);
+    TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    // An equal configuration leaves it alone.
+    let changes = bench.reload().await.unwrap();
+    assert_eq!(changes.listeners, [""; 0]);
+    let changes = bench
+        .reload_with("[metrics]\nenabled = false\n")
+        .await
+        .unwrap();
+    assert_eq!(
+        changes.listeners,
+        [format!("server on 127.0.0.1:{port} stopped")]
+    );
+    assert!(bench.engine.listeners.in_words().is_empty());
+}
+
+#[tokio::test]
+async fn what_needs_a_restart_is_said() {
+    let mut bench = Bench::new("[metrics]\nenabled = false\n");
+    let text = "[metrics]\nenabled = false\n[log]\nlevel = 'debug'\n[dial]\nconcurrency = 3\n";
+    let changes = bench.reload_with(text).await.unwrap();
+    assert_eq!(changes.pending, ["log: changes at the next restart"]);
+    assert_eq!(bench.engine.dial.unwrap().concurrency, 3);
+}
+
+#[tokio::test]
+async fn a_drain_answers_those_who_still_wait_for_a_reload() {
+    let mut bench = Bench::new(&format!("[metrics]\nenabled = false\n{TWO_TARGETS}"));
+    let (reply, outcome) = oneshot::channel();
+    let request = ReloadRequest {
+        trigger: Trigger::Http,
+        reply: Some(reply),
+    };
+    bench.reload.send(request).await.unwrap();
+    assert_eq!(bench.engine.drain().await, 2);
+    assert!(bench.reload.is_closed());
+    assert!(outcome.await.is_err());
+}
