@@ -3,9 +3,10 @@
 //! The loop's `select!` only receives; everything is sent outside it, under a write timeout, and
 //! hears the host's request to end.
 
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt;
@@ -32,11 +33,11 @@ pub(crate) trait Host {
         None
     }
 
-    /// The next thing asked of the connection. Cancel safe: what was not returned is asked again.
-    fn asked(&mut self) -> impl Future<Output = Request>;
+    /// The next thing asked of the connection.
+    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request>;
 
-    /// Resolves when the connection is to end, and takes nothing else: heard while a write waits.
-    fn asked_to_end(&mut self) -> impl Future<Output = Asked>;
+    /// Ready when the connection is to end, and takes nothing else: heard while a write waits.
+    fn poll_asked_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Asked>;
 }
 
 /// What a host asks of its connection.
@@ -73,7 +74,10 @@ pub(crate) enum SilentClose {
 pub(crate) struct Session {
     link: WsLink,
     heartbeat: Heartbeat,
-    policy: SessionPolicy,
+    write_timeout: Duration,
+    close_timeout: Duration,
+    silent: SilentClose,
+    on_open: Box<[Message]>,
     since: Instant,
     last_in: Option<Instant>,
     last_out: Option<Instant>,
@@ -96,13 +100,21 @@ pub(crate) struct Finished {
 }
 
 impl Session {
-    /// A connection that came up now and is first pinged after `first`.
-    pub(crate) fn new(link: WsLink, policy: SessionPolicy, first: Duration) -> Box<Self> {
+    /// A connection that came up now, is sent `on_open`, and first pinged after `first`.
+    pub(crate) fn new(
+        link: WsLink,
+        policy: SessionPolicy,
+        first: Duration,
+        on_open: Box<[Message]>,
+    ) -> Box<Self> {
         let now = clock();
         Box::new(Self {
             link,
             heartbeat: Heartbeat::new(policy.heartbeat, now, first, rand::random()),
-            policy,
+            write_timeout: policy.write_timeout,
+            close_timeout: policy.close_timeout,
+            silent: policy.silent,
+            on_open,
             since: now,
             last_in: None,
             last_out: None,
@@ -113,29 +125,18 @@ impl Session {
         self.link.addresses()
     }
 
-    /// Sends `on_open`, then holds the connection until it ends, and tells `host` all there is to
+    /// Sends what is sent on open, then holds the connection until it ends, and tells `host` all there is to
     /// tell. When this returns nothing of the connection is left.
     ///
     /// Boxed, as are the frames of what happens once in a connection's life: a task that holds a
     /// connection is as small as its loop.
-    pub(crate) async fn run(
-        mut self: Box<Self>,
-        on_open: Vec<Message>,
-        host: &mut impl Host,
-    ) -> Finished {
-        let greeted = match on_open.is_empty() {
-            true => Ok(()),
-            false => Box::pin(self.greet(on_open, host)).await,
-        };
-        let ending = match greeted {
-            Ok(()) => self.hold(host).await,
-            Err(ending) => ending,
-        };
+    pub(crate) async fn run(mut self: Box<Self>, host: &mut impl Host) -> Finished {
+        let ending = self.hold(host).await;
         Box::pin(self.finish(ending, host)).await
     }
 
-    async fn greet(&mut self, on_open: Vec<Message>, host: &mut impl Host) -> Result<(), Ending> {
-        for message in on_open {
+    async fn greet(&mut self, host: &mut impl Host) -> Result<(), Ending> {
+        for message in std::mem::take(&mut self.on_open) {
             self.send_message(message, host).await?;
         }
         Ok(())
@@ -144,6 +145,11 @@ impl Session {
     /// The loop. What is awaited in line is what a standing connection waits for; all else is
     /// done at once, or boxed.
     async fn hold(&mut self, host: &mut impl Host) -> Ending {
+        if !self.on_open.is_empty()
+            && let Err(ending) = Box::pin(self.greet(host)).await
+        {
+            return ending;
+        }
         let mut alarm = pin!(sleep(Duration::ZERO));
         loop {
             let now = clock();
@@ -158,12 +164,21 @@ impl Session {
             {
                 alarm.as_mut().reset(deadline);
             }
-            let step = tokio::select! {
-                biased;
-                request = host.asked() => self.requested(request),
-                incoming = self.link.recv() => self.received(incoming, host),
-                () = &mut alarm, if deadline.is_some() => continue,
-            };
+            let step = poll_fn(|cx| {
+                // Only receiving; one frame of pointers, where a `select!` keeps every branch's
+                // future and result.
+                if let Poll::Ready(request) = host.poll_asked(cx) {
+                    return Poll::Ready(self.requested(request));
+                }
+                if let Poll::Ready(incoming) = self.link.poll_recv(cx) {
+                    return Poll::Ready(self.received(incoming, host));
+                }
+                match deadline {
+                    Some(_) => alarm.as_mut().poll(cx).map(|()| Step::Go),
+                    None => Poll::Pending,
+                }
+            });
+            let step = step.await;
             match step {
                 Step::Go => {}
                 Step::Send(message, written) => {
@@ -240,7 +255,8 @@ impl Session {
     fn requested(&mut self, request: Request) -> Step {
         match request {
             Request::Retune(policy) => {
-                self.policy = *policy;
+                self.write_timeout = policy.write_timeout;
+                self.close_timeout = policy.close_timeout;
                 self.heartbeat.retune(policy.heartbeat, clock());
                 Step::Go
             }
@@ -263,8 +279,8 @@ impl Session {
         tokio::select! {
             biased;
             flushed = self.link.flush() => flushed,
-            asked = host.asked_to_end() => Err(Ending::Asked(asked)),
-            () = sleep(self.policy.write_timeout) => Err(Ending::WriteTimeout),
+            asked = poll_fn(|cx| host.poll_asked_to_end(cx)) => Err(Ending::Asked(asked)),
+            () = sleep(self.write_timeout) => Err(Ending::WriteTimeout),
         }
     }
 
@@ -273,7 +289,7 @@ impl Session {
         let at = clock();
         let outage_id = rand::random();
         let mut verdict = ending.classify();
-        if let (Ending::PongTimeout { .. }, SilentClose::Silent) = (&ending, self.policy.silent) {
+        if let (Ending::PongTimeout { .. }, SilentClose::Silent) = (&ending, self.silent) {
             verdict.close = Some(CloseFrame::new(1008, "silent"));
         }
         let mut received = None;
@@ -313,12 +329,12 @@ impl Session {
         host.observe(Event::Ended(Box::new(end)));
         let linger = match &ending {
             Ending::PeerClosed(_) | Ending::Protocol { .. } | Ending::TooBig(_) => true,
-            Ending::PongTimeout { .. } => self.policy.silent == SilentClose::Silent,
+            Ending::PongTimeout { .. } => self.silent == SilentClose::Silent,
             _ => false,
         };
         if linger {
             // Lets the Close leave, and the peer end TCP first; a RST would destroy it on the way.
-            let limit = LAST_FIN.min(self.policy.close_timeout);
+            let limit = LAST_FIN.min(self.close_timeout);
             let _ = timeout(limit, self.drain()).await;
         }
         Finished {
@@ -334,11 +350,11 @@ impl Session {
         &mut self,
         frame: CloseFrame,
     ) -> (Option<CloseFrame>, Option<CloseFrame>) {
-        let limit = self.policy.close_timeout;
+        let limit = self.close_timeout;
         if self.link.start_close(&frame).is_err() {
             return (None, None);
         }
-        match timeout(limit.min(self.policy.write_timeout), self.link.flush()).await {
+        match timeout(limit.min(self.write_timeout), self.link.flush()).await {
             Ok(Ok(())) => {}
             Ok(Err(_)) | Err(_) => return (None, None),
         }

@@ -1,10 +1,11 @@
 //! One target, held for ever: dial, session, wait, dial again.
 
-use std::future::Future;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::future::{Future, poll_fn};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, Waker};
 use std::time::{Duration, SystemTime};
 
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::gate::DialGate;
@@ -18,10 +19,16 @@ use crate::transport::dial::{DialError, Dialed, dial};
 
 /// What is wanted of a target's task: level-triggered, so that nothing is lost and nothing queues
 /// when wishes come faster than connections close.
+///
+/// One task waits on it, so that one waker will do; a notifier with a list would cost every
+/// target three times the memory.
 #[derive(Debug)]
-pub(crate) struct Desired {
-    wish: Mutex<Wish>,
-    changed: Notify,
+pub(crate) struct Desired(Mutex<Want>);
+
+#[derive(Debug)]
+struct Want {
+    wish: Wish,
+    waiting: Option<Waker>,
 }
 
 #[derive(Debug, Clone)]
@@ -33,61 +40,82 @@ enum Wish {
 impl Desired {
     /// A task is to hold `target`.
     pub(crate) fn new(target: Arc<Target>) -> Arc<Self> {
-        Arc::new(Self {
-            wish: Mutex::new(Wish::Hold(target)),
-            changed: Notify::new(),
-        })
+        Arc::new(Self(Mutex::new(Want {
+            wish: Wish::Hold(target),
+            waiting: None,
+        })))
     }
 
     /// From now on it is to hold `target`: in place if the connection is the same, else by
     /// ending the old one, with cause `replaced`, before the new one is dialed.
     pub(crate) fn set(&self, target: Arc<Target>) {
-        let mut wish = self.lock();
+        let mut want = self.lock();
         // A task that was asked to end stays asked.
-        if let Wish::Hold(_) = *wish {
-            *wish = Wish::Hold(target);
+        if let Wish::Hold(_) = want.wish {
+            want.wish = Wish::Hold(target);
         }
-        drop(wish);
-        self.changed.notify_one();
+        want.waiting.take().map(Waker::wake);
     }
 
     /// It is to end.
     pub(crate) fn stop(&self, asked: Asked) {
-        *self.lock() = Wish::End(asked);
-        self.changed.notify_one();
+        let mut want = self.lock();
+        want.wish = Wish::End(asked);
+        want.waiting.take().map(Waker::wake);
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Wish> {
-        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Want> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The target wanted, or why none is.
     fn target(&self) -> Result<Arc<Target>, Asked> {
-        match &*self.lock() {
+        match &self.lock().wish {
             Wish::Hold(target) => Ok(target.clone()),
             Wish::End(asked) => Err(*asked),
         }
     }
 
     /// What is wanted instead of `held`.
-    async fn other_than(&self, held: &Arc<Target>) -> Result<Arc<Target>, Asked> {
-        loop {
-            match self.target() {
-                Ok(target) if Arc::ptr_eq(&target, held) => self.changed.notified().await,
-                wish => return wish,
+    fn poll_other_than(
+        &self,
+        held: &Arc<Target>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<Arc<Target>, Asked>> {
+        let mut want = self.lock();
+        match &want.wish {
+            Wish::Hold(target) if Arc::ptr_eq(target, held) => {
+                wait(&mut want.waiting, cx);
+                Poll::Pending
             }
+            Wish::Hold(target) => Poll::Ready(Ok(target.clone())),
+            Wish::End(asked) => Poll::Ready(Err(*asked)),
         }
     }
 
+    /// What is wanted instead of `held`.
+    async fn other_than(&self, held: &Arc<Target>) -> Result<Arc<Target>, Asked> {
+        poll_fn(|cx| self.poll_other_than(held, cx)).await
+    }
+
     /// Why the connection made for `held` has to end.
-    async fn end_of(&self, held: &Target) -> Asked {
-        loop {
-            match self.target() {
-                Ok(target) if target.same_connection(held) => self.changed.notified().await,
-                Ok(_) => return Asked::Replaced,
-                Err(asked) => return asked,
+    fn poll_end_of(&self, held: &Target, cx: &mut Context<'_>) -> Poll<Asked> {
+        let mut want = self.lock();
+        match &want.wish {
+            Wish::Hold(target) if target.same_connection(held) => {
+                wait(&mut want.waiting, cx);
+                Poll::Pending
             }
+            Wish::Hold(_) => Poll::Ready(Asked::Replaced),
+            Wish::End(asked) => Poll::Ready(*asked),
         }
+    }
+}
+
+fn wait(waiting: &mut Option<Waker>, cx: &Context<'_>) {
+    match waiting {
+        Some(waker) => waker.clone_from(cx.waker()),
+        None => *waiting = Some(cx.waker().clone()),
     }
 }
 
@@ -96,9 +124,10 @@ pub(crate) trait Observer {
     /// Something happened.
     fn observe(&mut self, event: Event);
 
-    /// The next message to send. Cancel safe.
-    fn outgoing(&mut self) -> impl Future<Output = (Message, oneshot::Sender<bool>)> {
-        std::future::pending()
+    /// The next message to send.
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<(Message, oneshot::Sender<bool>)> {
+        let _ = cx;
+        Poll::Pending
     }
 
     /// Whether to go on after the connection ended, or a dial failed. The daemon never stops.
@@ -118,14 +147,15 @@ pub(crate) enum FirstPing {
 }
 
 /// Holds what `desired` wants until it wants nothing more.
-pub(crate) async fn hold(
+///
+/// The holder is made outside of the future: an argument of an async function is stored twice.
+pub(crate) fn hold(
     desired: Arc<Desired>,
     gate: Arc<DialGate>,
     first_ping: FirstPing,
     observer: impl Observer,
-) {
-    let Ok(target) = desired.target() else { return };
-    let mut holder = Holder {
+) -> impl Future<Output = ()> {
+    let mut holder = desired.target().map(|target| Holder {
         desired,
         target,
         observer,
@@ -133,9 +163,13 @@ pub(crate) async fn hold(
         reconnect: Reconnect::default(),
         attempts: 0,
         outage: None,
-    };
-    while holder.round(&gate).await.is_ok() {}
-    holder.observer.observe(Event::Stopped);
+    });
+    async move {
+        if let Ok(holder) = &mut holder {
+            while holder.round(&gate).await.is_ok() {}
+            holder.observer.observe(Event::Stopped);
+        }
+    }
 }
 
 struct Holder<O> {
@@ -232,13 +266,13 @@ impl<O: Observer> Holder<O> {
 
     /// Runs a connection to its end: how long to wait then, `None` to look at what is wanted.
     async fn session(&mut self, dialed: Box<Dialed>) -> Option<Duration> {
-        let (session, on_open) = self.established(dialed);
-        let finished = session.run(on_open, self).await;
+        let session = self.established(dialed);
+        let finished = session.run(self).await;
         self.finished(&finished)
     }
 
     /// Announces a connection that came up. Not async, so that the emptied box is freed here.
-    fn established(&mut self, dialed: Box<Dialed>) -> (Box<Session>, Vec<Message>) {
+    fn established(&mut self, dialed: Box<Dialed>) -> Box<Session> {
         let dialed = *dialed;
         let policy = session_policy(&self.target);
         let interval = policy.heartbeat.interval;
@@ -246,7 +280,9 @@ impl<O: Observer> Holder<O> {
             FirstPing::AfterInterval => interval,
             FirstPing::Spread => spread(&self.target.identity.name, interval),
         };
-        let session = Session::new(dialed.link, policy, first);
+        let on_open = self.target.policy.on_open.iter();
+        let on_open = on_open.map(|text| Message::text(text.expose().to_string()));
+        let session = Session::new(dialed.link, policy, first, on_open.collect());
         let (local, peer) = session.addresses();
         let outage = self.outage.take();
         self.observer
@@ -263,11 +299,7 @@ impl<O: Observer> Holder<O> {
                 attempts: self.attempts,
             })));
         self.attempts = 0;
-        let on_open = self.target.policy.on_open.iter();
-        let on_open = on_open
-            .map(|text| Message::text(text.expose().to_string()))
-            .collect();
-        (session, on_open)
+        session
     }
 
     fn finished(&mut self, finished: &Finished) -> Option<Duration> {
@@ -319,23 +351,23 @@ impl<O: Observer> Host for Holder<O> {
         self.observer.observe(event);
     }
 
-    async fn asked(&mut self) -> Request {
-        tokio::select! {
-            biased;
-            wish = self.desired.other_than(&self.target) => match wish {
+    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
+        if let Poll::Ready(wish) = self.desired.poll_other_than(&self.target, cx) {
+            return Poll::Ready(match wish {
                 Err(asked) => Request::End(asked),
                 Ok(wanted) if wanted.same_connection(&self.target) => {
                     self.target = wanted;
                     Request::Retune(Box::new(session_policy(&self.target)))
                 }
                 Ok(_) => Request::End(Asked::Replaced),
-            },
-            (message, written) = self.observer.outgoing() => Request::Send(Box::new(message), written),
+            });
         }
+        let outgoing = self.observer.poll_outgoing(cx);
+        outgoing.map(|(message, written)| Request::Send(Box::new(message), written))
     }
 
-    async fn asked_to_end(&mut self) -> Asked {
-        self.desired.end_of(&self.target).await
+    fn poll_asked_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
+        self.desired.poll_end_of(&self.target, cx)
     }
 }
 

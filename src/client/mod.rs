@@ -4,6 +4,7 @@ pub(crate) mod gate;
 pub(crate) mod hold;
 
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
@@ -283,10 +284,11 @@ impl Observer for Reader {
         }
     }
 
-    async fn outgoing(&mut self) -> (Message, oneshot::Sender<bool>) {
-        match self.outgoing.recv().await {
-            Some(message) => message,
-            None => std::future::pending().await,
+    fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<(Message, oneshot::Sender<bool>)> {
+        match self.outgoing.poll_recv(cx) {
+            Poll::Ready(Some(message)) => Poll::Ready(message),
+            // No handle is left: nothing more will be sent, and the end is on its way.
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 

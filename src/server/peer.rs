@@ -2,9 +2,12 @@
 //! silent, and echoes messages on `/echo`.
 
 use std::convert::Infallible;
+use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http::header::{self, HeaderMap, HeaderValue};
@@ -19,7 +22,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
-use tokio_util::sync::CancellationToken;
+use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use crate::config::Server;
 use crate::proto::close::{Asked, Cause};
@@ -168,10 +171,11 @@ impl Connection {
         };
         let mut host = PeerHost {
             connection: &self,
+            shutdown: Box::pin(self.shutdown.cancelled()),
             echo,
         };
-        let session = Session::new(link, policy, interval);
-        session.run(Vec::new(), &mut host).await;
+        let session = Session::new(link, policy, interval, Box::default());
+        session.run(&mut host).await;
     }
 
     /// The upgrade, within its deadline; `None` if the client wanted, or did, something else.
@@ -225,6 +229,7 @@ impl Drop for Gone<'_> {
 
 struct PeerHost<'a> {
     connection: &'a Connection,
+    shutdown: Pin<Box<WaitForCancellationFuture<'a>>>,
     echo: bool,
 }
 
@@ -250,13 +255,12 @@ impl Host for PeerHost<'_> {
         self.echo.then(|| message.clone())
     }
 
-    async fn asked(&mut self) -> Request {
-        Request::End(self.asked_to_end().await)
+    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
+        self.poll_asked_to_end(cx).map(Request::End)
     }
 
-    async fn asked_to_end(&mut self) -> Asked {
-        self.connection.shutdown.cancelled().await;
-        Asked::Shutdown
+    fn poll_asked_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
+        self.shutdown.as_mut().poll(cx).map(|()| Asked::Shutdown)
     }
 }
 

@@ -1,3 +1,4 @@
+use std::pin::Pin;
 use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
@@ -36,7 +37,7 @@ struct Recorder {
     start: Instant,
     events: Vec<(Duration, Event)>,
     requests: mpsc::UnboundedReceiver<Request>,
-    end: Option<oneshot::Receiver<Asked>>,
+    end: oneshot::Receiver<Asked>,
 }
 
 impl Host for Recorder {
@@ -44,18 +45,15 @@ impl Host for Recorder {
         self.events.push((self.start.elapsed(), event));
     }
 
-    async fn asked(&mut self) -> Request {
-        tokio::select! {
-            Some(request) = self.requests.recv() => request,
-            else => std::future::pending().await,
+    fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
+        match self.requests.poll_recv(cx) {
+            Poll::Ready(Some(request)) => Poll::Ready(request),
+            Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
     }
 
-    async fn asked_to_end(&mut self) -> Asked {
-        match self.end.take() {
-            Some(end) => end.await.unwrap(),
-            None => std::future::pending().await,
-        }
+    fn poll_asked_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
+        Pin::new(&mut self.end).poll(cx).map(Result::unwrap)
     }
 }
 
@@ -78,11 +76,11 @@ async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
         start,
         events: Vec::new(),
         requests: requested,
-        end: Some(ended),
+        end: ended,
     };
-    let session = Session::new(link, policy, policy.heartbeat.interval);
+    let session = Session::new(link, policy, policy.heartbeat.interval, Box::default());
     let finished = tokio::spawn(async move {
-        let finished = session.run(Vec::new(), &mut recorder).await;
+        let finished = session.run(&mut recorder).await;
         (finished, recorder)
     });
     let held = Held {

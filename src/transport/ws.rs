@@ -1,8 +1,10 @@
 //! The WebSocket link: frames in, frames out, and how it ended, on tokio-tungstenite.
 
+use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
 use futures_util::{FutureExt, Sink, SinkExt, StreamExt};
@@ -69,13 +71,18 @@ impl WsLink {
 
     /// The next frame that means something. Cancel safe.
     pub(crate) async fn recv(&mut self) -> Result<Incoming, Ending> {
+        poll_fn(|cx| self.poll_recv(cx)).await
+    }
+
+    /// The next frame that means something.
+    pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Ending>> {
         loop {
-            let message = match self.ws.next().await {
+            let message = match ready!(self.ws.poll_next_unpin(cx)) {
                 Some(Ok(message)) => message,
-                Some(Err(error)) => return Err(ending(error)),
-                None => return Err(Ending::Fin),
+                Some(Err(error)) => return Poll::Ready(Err(ending(error))),
+                None => return Poll::Ready(Err(Ending::Fin)),
             };
-            return Ok(match message {
+            return Poll::Ready(Ok(match message {
                 WsMessage::Ping(_) => Incoming::Ping,
                 WsMessage::Pong(payload) => Incoming::Pong(payload),
                 WsMessage::Text(text) => Incoming::Message(Message::from_parts(text.into(), true)),
@@ -83,7 +90,7 @@ impl WsLink {
                 WsMessage::Close(frame) => Incoming::Close(close_frame(frame)),
                 // Only ever written, never read.
                 WsMessage::Frame(_) => continue,
-            });
+            }));
         }
     }
 
