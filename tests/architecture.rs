@@ -14,7 +14,8 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("signal", &[]),
     ("dialect", &["proto"]),
     ("stats", &["proto"]),
-    ("config", &["proto", "stats"]),
+    // `reload` are messages without behaviour: the file watch sends one.
+    ("config", &["proto", "reload", "stats"]),
     ("error", &["proto", "config"]),
     ("transport", &["proto", "dialect", "config"]),
     ("session", &["proto", "dialect", "config", "transport"]),
@@ -44,6 +45,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     // Exporters only read: they see no target's task and no socket of one.
     ("telemetry", &["proto", "reload", "stats", "config"]),
+    ("control", &["reload", "stats", "telemetry"]),
     (
         "server",
         &[
@@ -65,6 +67,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "signal",
             "stats",
             "config",
+            "control",
             "client",
             "supervisor",
             "telemetry",
@@ -77,6 +80,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "app",
             "client",
             "config",
+            "control",
             "dialect",
             "error",
             "load",

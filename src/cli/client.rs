@@ -6,13 +6,17 @@ use std::time::Duration;
 
 use clap::Args;
 
+<<<<<<< HEAD
+use super::values::{parse_listen, parse_positive, parse_secret};
+=======
 use super::values::parse_positive;
+>>>>>>> h-super
 use crate::client::gate::DialGate;
 use crate::client::hold::{Desired, FirstPing, Observer, hold};
 use crate::config::duration::{parse_duration_or_seconds, parse_size};
 use crate::config::{
     ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Listen, LogFormat, LogLevel,
-    Policy, Secret, Target, Timeouts, WsUrl, parse_listen,
+    Policy, Secret, Target, Timeouts, WsUrl,
 };
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::close::{Asked, Cause};
@@ -61,7 +65,7 @@ pub(crate) struct ClientArgs {
     #[arg(short = 'a', long, value_name = "ADDRESS", default_value = "0.0.0.0:8080", value_parser = parse_listen)]
     metrics_server: Listen,
     /// URL to connect to, instead of host, port and path
-    #[arg(long, conflicts_with = "path")]
+    #[arg(long, conflicts_with = "path", value_parser = parse_secret)]
     url: Option<Secret<String>>,
     /// Path of the request
     #[arg(long, default_value = "/ws")]
@@ -80,7 +84,7 @@ pub(crate) struct ClientArgs {
     #[arg(long)]
     no_ping: bool,
     /// Request header; its value is never shown. Repeatable
-    #[arg(long = "header", value_name = "NAME: VALUE")]
+    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_secret)]
     headers: Vec<Secret<String>>,
     /// Request header whose value is read from a file at each dial. Repeatable
     #[arg(long = "header-file", value_name = "NAME: PATH")]
@@ -89,7 +93,7 @@ pub(crate) struct ClientArgs {
     #[arg(long = "subprotocol", value_name = "NAME")]
     subprotocols: Vec<String>,
     /// Text message to send after the upgrade; never shown. Repeatable
-    #[arg(long = "on-open", value_name = "TEXT")]
+    #[arg(long = "on-open", value_name = "TEXT", value_parser = parse_secret)]
     on_open: Vec<Secret<String>>,
     /// Limit of the whole dial; bare seconds as curl's are understood
     #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration_or_seconds)]
@@ -130,13 +134,19 @@ impl ClientArgs {
             Some(url) => url.expose().clone(),
             None => format!("ws://{}:{}{}", bracketed(&self.host), self.port, self.path),
         };
+<<<<<<< HEAD
+        let flag = match self.url {
+            Some(_) => "--url",
+            None => "--host, --port, --path",
+=======
         let flag = if self.url.is_some() {
             "--url"
         } else {
             "--host, --port, --path"
+>>>>>>> h-super
         };
         let url = WsUrl::parse(&url).map_err(|error| format!("{flag}: {error}"))?;
-        let name = self.name.clone().unwrap_or_else(|| url.host().to_owned());
+        let name = self.name.clone().unwrap_or_else(|| url.host.to_string());
         let mut headers = Vec::new();
         for header in &self.headers {
             let (name, value) = split_header(header.expose(), "--header")?;

@@ -9,9 +9,9 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::values::parse_positive;
+use super::values::{parse_listen, parse_positive};
 use crate::config::duration::parse_size;
-use crate::config::{Listen, LogFormat, LogLevel, Server, parse_listen};
+use crate::config::{Listen, LogFormat, LogLevel, Server};
 use crate::server::{admin, peer};
 use crate::signal::Signals;
 use crate::stats::Registry;

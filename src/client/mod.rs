@@ -7,10 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
-use url::Url;
 
 use crate::config::{
-    ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Policy, Secret, Target,
+    ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Policy, Secret, Target, WsUrl,
 };
 use crate::error::Error;
 use crate::proto::backoff::BackoffPolicy;
@@ -208,9 +207,16 @@ impl Builder {
         if heartbeat.interval.is_zero() || heartbeat.pong_timeout.is_zero() {
             return Err(Error::config("the heartbeat's durations must not be zero"));
         }
+        let url =
+            WsUrl::parse(&self.url).map_err(|error| Error::config(format!("the url {error}")))?;
         let target = Arc::new(Target {
-            identity: Arc::new(identity(&self.url)?),
-            url: Secret::new(self.url.into()),
+            identity: Arc::new(Identity {
+                name: (&*url.name).into(),
+                url: url.shown,
+                protocol: "websocket",
+                labels: Arc::from([]),
+            }),
+            url: url.url,
             connection: Arc::new(self.options),
             policy: Arc::new(self.policy),
         });
@@ -241,28 +247,6 @@ impl Builder {
         };
         Ok((client, Events { inbox }))
     }
-}
-
-/// What may be shown of `url`, if it can be used at all.
-fn identity(url: &str) -> Result<Identity, Error> {
-    let mut parsed = Url::parse(url).map_err(|e| Error::config(format!("the url: {e}")))?;
-    if parsed.scheme() != "ws" {
-        return Err(Error::config("the url must begin with ws://"));
-    }
-    if parsed.fragment().is_some() {
-        // RFC 6455 section 3.
-        return Err(Error::config("a WebSocket url has no fragment (#...)"));
-    }
-    // These fail only on URLs that have no host, and a ws:// URL has one.
-    let _ = parsed.set_username("");
-    let _ = parsed.set_password(None);
-    parsed.set_query(None);
-    Ok(Identity {
-        name: parsed.host_str().unwrap_or_default().into(),
-        url: parsed.as_str().into(),
-        protocol: "websocket",
-        labels: Arc::from([]),
-    })
 }
 
 /// Passes events on to the user's stream.

@@ -24,7 +24,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-#[allow(unused_imports)] // for commands that take one URL
 pub(crate) use leaf::WsUrl;
 pub(crate) use secret::Secret;
 

@@ -13,7 +13,7 @@ use super::io::Io;
 use super::tcp;
 use super::upgrade::{self, UpgradeRequest};
 use super::ws::WsLink;
-use crate::config::{HeaderSource, Target};
+use crate::config::Target;
 use crate::proto::event::{Phase, PhaseTimes};
 use crate::proto::reconnect::Advice;
 
@@ -238,13 +238,8 @@ fn request_headers(target: &Target, place: &Place) -> Result<HeaderMap, String> 
     }
     let mut replaced = Vec::new();
     for (name, source) in &target.connection.headers {
-        let text = source
-            .read()
-            .map_err(|error| format!("header {name}: {error}"))?;
-        let mut value = HeaderValue::from_str(&text).map_err(|_| {
-            format!("header {name}: the value from {source} has characters no header may have")
-        })?;
-        value.set_sensitive(true);
+        let value = source.value(&|variable| std::env::var_os(variable));
+        let value = value.map_err(|error| format!("header {name}: {error}"))?;
         if !replaced.contains(&name) {
             headers.remove(name);
             replaced.push(name);
@@ -252,44 +247,4 @@ fn request_headers(target: &Target, place: &Place) -> Result<HeaderMap, String> 
         headers.append(name.clone(), value);
     }
     Ok(headers)
-}
-
-impl HeaderSource {
-    /// The value, as it is now.
-    pub(crate) fn read(&self) -> Result<String, String> {
-        let from_file = |path: &std::path::Path| {
-            let text = std::fs::read_to_string(path).map_err(|error| {
-                format!("cannot read {}: {}", path.display(), tcp::os_words(&error))
-            })?;
-            Ok(text
-                .strip_suffix('\n')
-                .map_or(text.as_str(), |t| t.strip_suffix('\r').unwrap_or(t))
-                .to_owned())
-        };
-        match self {
-            Self::Literal(value) => Ok(value.expose().to_string()),
-            Self::File(path) => from_file(path),
-            Self::Env(name) => {
-                std::env::var(&**name).map_err(|_| format!("the environment has no {name}"))
-            }
-            Self::Credential(name) => match std::env::var_os("CREDENTIALS_DIRECTORY") {
-                Some(directory) => from_file(&std::path::Path::new(&directory).join(&**name)),
-                None => Err(format!(
-                    "no credential {name}: CREDENTIALS_DIRECTORY is not set; see LoadCredential= in systemd.exec(5)"
-                )),
-            },
-        }
-    }
-}
-
-impl std::fmt::Display for HeaderSource {
-    /// Where the value comes from, never the value.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Literal(_) => f.write_str("the configuration"),
-            Self::File(path) => write!(f, "file {}", path.display()),
-            Self::Env(name) => write!(f, "environment variable {name}"),
-            Self::Credential(name) => write!(f, "credential {name}"),
-        }
-    }
 }

@@ -18,6 +18,8 @@ pub(crate) struct WsUrl {
     pub(crate) shown: Box<str>,
     /// Host and path: the name of a target that has none.
     pub(crate) name: Box<str>,
+    /// The host alone; an IPv6 literal without its brackets.
+    pub(crate) host: Box<str>,
 }
 schema!(WsUrl, { "type": "string", "pattern": "^[wW][sS]://[^#]+$" });
 
@@ -46,6 +48,8 @@ impl WsUrl {
         }
         let path = if url.path() == "/" { "" } else { url.path() };
         let name = format!("{}{path}", url.host_str().unwrap_or_default()).into();
+        let host = url.host_str().unwrap_or_default();
+        let host = host.trim_matches(['[', ']']).into();
         let whole = Secret::new(url.as_str().into());
         url.set_query(None);
         // Cannot fail: a ws URL has a host.
@@ -60,6 +64,7 @@ impl WsUrl {
             url: whole,
             shown: url.as_str().into(),
             name,
+            host,
         })
     }
 }
