@@ -6,11 +6,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-<<<<<<< HEAD
 use super::values::{parse_listen, parse_positive, parse_secret};
-=======
-use super::values::parse_positive;
->>>>>>> h-super
 use crate::client::gate::DialGate;
 use crate::client::hold::{Desired, FirstPing, Observer, hold};
 use crate::config::duration::{parse_duration_or_seconds, parse_size};
@@ -134,16 +130,9 @@ impl ClientArgs {
             Some(url) => url.expose().clone(),
             None => format!("ws://{}:{}{}", bracketed(&self.host), self.port, self.path),
         };
-<<<<<<< HEAD
         let flag = match self.url {
             Some(_) => "--url",
             None => "--host, --port, --path",
-=======
-        let flag = if self.url.is_some() {
-            "--url"
-        } else {
-            "--host, --port, --path"
->>>>>>> h-super
         };
         let url = WsUrl::parse(&url).map_err(|error| format!("{flag}: {error}"))?;
         let name = self.name.clone().unwrap_or_else(|| url.host.to_string());
