@@ -256,8 +256,8 @@ async fn a_drain_names_those_who_do_not_end() {
     *world.slowness.lock().unwrap() = Duration::from_secs(3600);
     supervisor.apply(&[
         target("a", 0, 10, 0),
-        target("slow-a", 0, 7, 0),
-        target("slow-b", 0, 12, 0),
+        target("slow-a", 0, 12, 0),
+        target("slow-b", 0, 7, 0),
     ]);
     drive(&mut supervisor, TICK).await;
     let before = Instant::now();
