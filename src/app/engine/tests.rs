@@ -1,6 +1,5 @@
 //! The reload path, over files and sockets, with tasks that hold nothing.
 
-use std::future::Future;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -38,16 +37,9 @@ impl Hold for Idle {
         Stop(Arc::default())
     }
 
-    fn hold(
-        self,
-        control: Stop,
-        _: Arc<TargetStats>,
-        reporter: Reporter,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let _reporter = reporter;
-            control.0.notified().await;
-        }
+    async fn hold(self, control: Stop, _: Arc<TargetStats>, reporter: Reporter) {
+        let _reporter = reporter;
+        control.0.notified().await;
     }
 
     fn lost(_: &TargetStats, _: &str) {}
@@ -209,6 +201,17 @@ async fn a_file_that_was_there_may_not_be_missing() {
     assert_eq!(bench.registry.target_count(), 3);
     let changes = bench.reload_with(&text).await.unwrap();
     assert_eq!(changes.kept, 3);
+}
+
+#[tokio::test]
+async fn a_configuration_that_came_through_a_pipe_is_not_read_again() {
+    let mut bench = Bench::new(&format!("[metrics]\nenabled = false\n{TWO_TARGETS}"));
+    std::fs::remove_file(bench.file()).unwrap();
+    // Read again it would be empty, and every target gone.
+    std::os::unix::fs::symlink("/dev/null", bench.file()).unwrap();
+    let refused = bench.reload().await.unwrap_err();
+    assert!(refused.contains("not a regular file"), "{refused}");
+    assert_eq!(bench.registry.target_count(), 3);
 }
 
 #[tokio::test]
