@@ -11,7 +11,7 @@ use tracing::{error, info, warn};
 
 use super::listeners::Listeners;
 use crate::client::gate::DialGate;
-use crate::config::load::{Loaded, Report, Sources, load};
+use crate::config::load::{Loaded, Sources, load};
 use crate::config::watch::Seen;
 use crate::config::{DialLimits, Log};
 use crate::reload::{Changes, ReloadOutcome, ReloadRequest, ReloadSender, Trigger};
@@ -37,7 +37,7 @@ pub(super) struct Engine<H: Hold> {
 
 struct Loading {
     request: ReloadRequest,
-    task: JoinHandle<Result<Loaded, Report>>,
+    task: JoinHandle<Result<Loaded, String>>,
 }
 
 impl<H: Hold> Engine<H> {
@@ -126,12 +126,12 @@ impl<H: Hold> Engine<H> {
         let task = tokio::task::spawn_blocking(move || {
             // What is loaded now needs no second reload by the watch.
             seen.look();
-            load(&sources)
+            load_again(&sources)
         });
         self.loading = Some(Loading { request, task });
     }
 
-    fn loaded(&mut self, loaded: Result<Result<Loaded, Report>, JoinError>) {
+    fn loaded(&mut self, loaded: Result<Result<Loaded, String>, JoinError>) {
         let Some(Loading { request, .. }) = self.loading.take() else {
             return;
         };
@@ -166,12 +166,12 @@ impl<H: Hold> Engine<H> {
         }
     }
 
-    fn decide(&mut self, loaded: Result<Result<Loaded, Report>, JoinError>) -> ReloadOutcome {
+    fn decide(&mut self, loaded: Result<Result<Loaded, String>, JoinError>) -> ReloadOutcome {
         let Loaded {
             config, warnings, ..
         } = match loaded {
             Ok(Ok(loaded)) => loaded,
-            Ok(Err(report)) => return Err(report.to_string()),
+            Ok(Err(mistakes)) => return Err(mistakes),
             Err(error) => return Err(format!("loading failed: {error}")),
         };
         let change = self.listeners.prepare(&config)?;
@@ -195,6 +195,16 @@ impl<H: Hold> Engine<H> {
             ..changes
         })
     }
+}
+
+/// A pipe can be read once: read again it would be an empty configuration.
+fn load_again(sources: &Sources) -> Result<Loaded, String> {
+    let path = sources.path();
+    if std::fs::metadata(path).is_ok_and(|metadata| !metadata.is_file()) {
+        let path = path.display();
+        return Err(format!("{path}: cannot be read again: not a regular file"));
+    }
+    load(sources).map_err(|report| report.to_string())
 }
 
 #[cfg(test)]

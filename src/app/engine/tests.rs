@@ -1,16 +1,17 @@
 //! The reload path, over files and sockets, with tasks that hold nothing.
 
-use std::future::Future;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, oneshot};
 
 use super::*;
-use crate::config::Target;
+use crate::config::load::Overrides;
+use crate::config::{Secret, Target};
 use crate::proto::close::Asked;
 use crate::server::admin::Readiness;
 use crate::stats::TargetStats;
@@ -36,16 +37,9 @@ impl Hold for Idle {
         Stop(Arc::default())
     }
 
-    fn hold(
-        self,
-        control: Stop,
-        _: Arc<TargetStats>,
-        reporter: Reporter,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let _reporter = reporter;
-            control.0.notified().await;
-        }
+    async fn hold(self, control: Stop, _: Arc<TargetStats>, reporter: Reporter) {
+        let _reporter = reporter;
+        control.0.notified().await;
     }
 
     fn lost(_: &TargetStats, _: &str) {}
@@ -74,7 +68,11 @@ impl Bench {
         let sources = Sources {
             file: Some(dir.path().join("conf.toml")),
             required: false,
-            ..Sources::default()
+            overrides: Overrides {
+                // With a target of its own, a program may start without a file.
+                targets: vec![Secret::new("ws://localhost:1/flag".to_owned())],
+                ..Overrides::default()
+            },
         };
         std::fs::write(sources.path(), text).unwrap();
         let seen = Seen::new(&sources);
@@ -157,10 +155,10 @@ async fn what_changed_is_answered_and_counted() {
     let changes = bench.reload_with(&text).await.unwrap();
     assert_eq!(
         changes.to_string(),
-        "kept 0, retuned 1, replaced 0, added 1, removed 1"
+        "kept 1, retuned 1, replaced 0, added 1, removed 1"
     );
     assert_eq!(changes.added, ["three".into()]);
-    assert_eq!(bench.registry.target_count(), 2);
+    assert_eq!(bench.registry.target_count(), 3);
 }
 
 #[tokio::test]
@@ -181,7 +179,7 @@ async fn a_failed_bind_changes_nothing() {
     assert!(refused.contains("--metrics-server"), "{refused}");
 
     assert_eq!(bench.successful(), 0);
-    assert_eq!(bench.registry.target_count(), 2);
+    assert_eq!(bench.registry.target_count(), 3);
     assert_eq!(bench.engine.listeners.in_words(), [""; 0]);
     // Bound for nothing, and gone again.
     assert!(!bench.dir.path().join("c.sock").exists());
@@ -200,9 +198,20 @@ async fn a_file_that_was_there_may_not_be_missing() {
     std::fs::remove_file(bench.file()).unwrap();
     let refused = bench.reload().await.unwrap_err();
     assert!(refused.contains("conf.toml"), "{refused}");
-    assert_eq!(bench.registry.target_count(), 2);
+    assert_eq!(bench.registry.target_count(), 3);
     let changes = bench.reload_with(&text).await.unwrap();
-    assert_eq!(changes.kept, 2);
+    assert_eq!(changes.kept, 3);
+}
+
+#[tokio::test]
+async fn a_configuration_that_came_through_a_pipe_is_not_read_again() {
+    let mut bench = Bench::new(&format!("[metrics]\nenabled = false\n{TWO_TARGETS}"));
+    std::fs::remove_file(bench.file()).unwrap();
+    // Read again it would be empty, and every target gone.
+    std::os::unix::fs::symlink("/dev/null", bench.file()).unwrap();
+    let refused = bench.reload().await.unwrap_err();
+    assert!(refused.contains("not a regular file"), "{refused}");
+    assert_eq!(bench.registry.target_count(), 3);
 }
 
 #[tokio::test]
@@ -247,7 +256,8 @@ async fn a_drain_answers_those_who_still_wait_for_a_reload() {
         reply: Some(reply),
     };
     bench.reload.send(request).await.unwrap();
-    assert_eq!(bench.engine.drain().await, 2);
+    assert_eq!(bench.engine.drain().await, 3);
     assert!(bench.reload.is_closed());
-    assert!(outcome.await.is_err());
+    let outcome = tokio::time::timeout(Duration::from_secs(5), outcome);
+    assert!(outcome.await.unwrap().is_err());
 }
