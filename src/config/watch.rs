@@ -159,7 +159,7 @@ impl Directories {
                 let _ = stir.try_send(());
             }
         });
-        let watcher = watcher.inspect_err(|error| cannot_watch(error)).ok();
+        let watcher = watcher.inspect_err(cannot_watch).ok();
         Self {
             watcher,
             watched: BTreeMap::new(),

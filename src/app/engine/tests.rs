@@ -1,6 +1,5 @@
 //! The reload path, over files and sockets, with tasks that hold nothing.
 
-use std::future::Future;
 use std::net::TcpListener;
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
@@ -36,16 +35,9 @@ impl Hold for Idle {
         Stop(Arc::default())
     }
 
-    fn hold(
-        self,
-        control: Stop,
-        _: Arc<TargetStats>,
-        reporter: Reporter,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let _reporter = reporter;
-            control.0.notified().await;
-        }
+    async fn hold(self, control: Stop, _: Arc<TargetStats>, reporter: Reporter) {
+        let _reporter = reporter;
+        control.0.notified().await;
     }
 
     fn lost(_: &TargetStats, _: &str) {}

@@ -77,37 +77,30 @@ impl Hold for Fake {
         }))
     }
 
-    fn hold(
-        self,
-        control: FakeControl,
-        _stats: Arc<TargetStats>,
-        reporter: Reporter,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        async move {
-            let _reporter = reporter;
-            let world = self.0;
-            let name = control.0.target.lock().unwrap().identity.name.clone();
-            assert!(
-                world.alive.lock().unwrap().insert(name.clone()),
-                "two of {name}"
-            );
-            let _alive = Alive(world.clone(), name.clone());
-            world.say(format!("start {name}"));
-            if name.starts_with("panics") {
-                sleep(Duration::from_millis(10)).await;
-                panic!("{name} fell over");
-            }
-            if name.starts_with("finishes") {
-                return;
-            }
-            control.0.notify.notified().await;
-            let asked = *control.0.asked.lock().unwrap();
-            if name.starts_with("slow") {
-                let slowness = *world.slowness.lock().unwrap();
-                sleep(slowness).await;
-            }
-            world.say(format!("end {name} {:?}", asked.unwrap()));
+    async fn hold(self, control: FakeControl, _stats: Arc<TargetStats>, reporter: Reporter) {
+        let _reporter = reporter;
+        let world = self.0;
+        let name = control.0.target.lock().unwrap().identity.name.clone();
+        assert!(
+            world.alive.lock().unwrap().insert(name.clone()),
+            "two of {name}"
+        );
+        let _alive = Alive(world.clone(), name.clone());
+        world.say(format!("start {name}"));
+        if name.starts_with("panics") {
+            sleep(Duration::from_millis(10)).await;
+            panic!("{name} fell over");
         }
+        if name.starts_with("finishes") {
+            return;
+        }
+        control.0.notify.notified().await;
+        let asked = *control.0.asked.lock().unwrap();
+        if name.starts_with("slow") {
+            let slowness = *world.slowness.lock().unwrap();
+            sleep(slowness).await;
+        }
+        world.say(format!("end {name} {:?}", asked.unwrap()));
     }
 
     fn lost(_stats: &TargetStats, message: &str) {
