@@ -57,10 +57,8 @@ async fn agreeing_answer(stream: &mut TcpStream) -> String {
     }
     let head = String::from_utf8(head).unwrap();
     assert!(head.starts_with("GET /ws HTTP/1.1\r\n"), "{head}");
-    let fields = head.lines().filter_map(|line| line.split_once(": "));
-    let key = fields
-        .filter(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"))
-        .last();
+    let mut fields = head.lines().filter_map(|line| line.split_once(": "));
+    let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
     let (_, key) = key.expect("a key");
     let accept = tokio_tungstenite::tungstenite::handshake::derive_accept_key(key.as_bytes());
     format!(

@@ -246,6 +246,7 @@ impl<O: Observer> Holder<O> {
         }
     }
 
+    #[expect(clippy::boxed_local, reason = "it comes in a box, and is freed here")]
     fn dial_failed(&mut self, error: Box<DialError>) -> Duration {
         let policy = &self.target.policy.reconnect;
         let wait = self

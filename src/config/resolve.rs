@@ -115,12 +115,14 @@ fn dial(raw: &raw::Dial) -> DialLimits {
     }
 }
 
+type Labels = Arc<[(Box<str>, Box<str>)]>;
+
 /// Equal parts of targets, held once.
 #[derive(Default)]
 struct Shared {
     connections: HashSet<Arc<ConnectionOptions>>,
     policies: HashSet<Arc<Policy>>,
-    labels: HashSet<Arc<[(Box<str>, Box<str>)]>>,
+    labels: HashSet<Labels>,
     default_buckets: Buckets,
 }
 

@@ -326,7 +326,7 @@ mod tests {
     fn the_last_error_is_the_newest_of_dial_and_end_and_never_what_we_were_asked_to_do() {
         let registry = Registry::new();
         let edge = self::target(&registry, "edge");
-        let mut error = |event: &Event| {
+        let error = |event: &Event| {
             edge.stats().apply(event);
             let error = targets(&registry).targets.remove(0).last_error;
             error.map(|e| (e.phase, e.cause, e.attempts))

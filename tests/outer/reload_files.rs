@@ -52,7 +52,7 @@ fn a_truncated_file_changes_nothing_until_it_is_whole_again() {
         .process
         .stderr
         .wait_from(lines, "an error with file and line", secs(2.0), |line| {
-            (line.text_of("level") == "ERROR" && line.text.contains("ws-keepalive.toml"))
+            (line.text_of("level") == "error" && line.text.contains("ws-keepalive.toml"))
                 .then_some(())
         });
     daemon.dir.overwrite(&whole);
