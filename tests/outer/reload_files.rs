@@ -52,8 +52,10 @@ fn a_truncated_file_changes_nothing_until_it_is_whole_again() {
         .process
         .stderr
         .wait_from(lines, "an error with file and line", secs(2.0), |line| {
-            (line.text_of("level") == "error" && line.text.contains("ws-keepalive.toml"))
-                .then_some(())
+            let (_, place) = line.text_of("message").split_once("ws-keepalive.toml:")?;
+            let mut place = place.split(':').map(str::parse::<u32>);
+            let both = matches!((place.next(), place.next()), (Some(Ok(_)), Some(Ok(_))));
+            (both && line.text_of("level") == "error").then_some(())
         });
     daemon.dir.overwrite(&whole);
     targets_are(&daemon, &["one", "two"]);

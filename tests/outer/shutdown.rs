@@ -89,7 +89,7 @@ fn replies_to_close_are_awaited() {
     assert_eq!(connection, 1);
     assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
     let took = asked.elapsed();
-    assert!(took >= secs(0.95) && took < secs(2.0), "{took:?}");
+    assert!(took >= secs(0.95) && took < secs(3.0), "{took:?}");
 }
 
 #[test]
@@ -151,11 +151,13 @@ fn a_straggler_is_named_and_left_after_close_timeout() {
     assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
     let took = asked.elapsed();
     assert!(took >= secs(0.95) && took < secs(2.5), "{took:?}");
-    let said = daemon.process.stderr.all();
-    let named = said[lines..]
-        .iter()
-        .any(|line| line.text.contains("straggler"));
-    assert!(named, "{:#?}", &said[lines..]);
+    daemon
+        .process
+        .stderr
+        .wait_from(lines, "who it was, and why", secs(1.0), |line| {
+            let said = line.text_of("message");
+            (said.starts_with("straggler ended: asked to stop (no reply to Close)")).then_some(())
+        });
 }
 
 #[test]
