@@ -302,6 +302,9 @@ impl Session {
             }
             (Ending::Asked(_), Some(frame)) => {
                 (sent, received) = self.close_in_order(frame).await;
+                if sent.is_some() && received.is_none() {
+                    verdict.message.push_str(" (no reply to Close)");
+                }
             }
             (_, Some(frame)) => {
                 sent = self.link.try_close(&frame).then_some(frame);
