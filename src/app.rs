@@ -17,6 +17,7 @@ use crate::client::hold::{Desired, FirstPing, Observer, hold};
 use crate::config::Target;
 use crate::config::load::{Loaded, Report, Sources, load};
 use crate::config::watch::{Seen, Watch};
+use crate::memory;
 use crate::proto::close::{Asked, Cause, Initiator};
 use crate::proto::event::{End, Event};
 use crate::server::admin::Readiness;
@@ -49,6 +50,7 @@ pub(crate) enum Failure {
 pub(crate) fn run(sources: Sources) -> Result<(), Failure> {
     let seen = Seen::new(&sources);
     let loaded = load(&sources).map_err(Failure::Config)?;
+    memory::give_back();
     let log = loaded.config.log;
     let guard = logs::init(log.level, log.format);
     let started = start_runtime();

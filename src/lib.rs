@@ -12,6 +12,7 @@ mod client;
 mod config;
 mod control;
 mod error;
+mod memory;
 mod proto;
 mod reload;
 mod server;

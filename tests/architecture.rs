@@ -12,6 +12,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("proto", &[]),
     ("reload", &[]),
     ("signal", &[]),
+    ("memory", &[]),
     ("dialect", &["proto"]),
     ("stats", &["proto"]),
     // `reload` are messages without behaviour: the file watch sends one.
@@ -49,6 +50,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "server",
         &[
+            "memory",
             "proto",
             "reload",
             "stats",
@@ -62,6 +64,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     (
         "app",
         &[
+            "memory",
             "proto",
             "reload",
             "signal",

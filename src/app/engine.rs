@@ -14,6 +14,7 @@ use crate::client::gate::DialGate;
 use crate::config::load::{Loaded, Sources, load};
 use crate::config::watch::Seen;
 use crate::config::{DialLimits, Log};
+use crate::memory;
 use crate::reload::{Changes, ReloadOutcome, ReloadRequest, ReloadSender, Trigger};
 use crate::signal::{Signal, Signals};
 use crate::stats::Registry;
@@ -204,7 +205,9 @@ fn load_again(sources: &Sources) -> Result<Loaded, String> {
         let path = path.display();
         return Err(format!("{path}: cannot be read again: not a regular file"));
     }
-    load(sources).map_err(|report| report.to_string())
+    let loaded = load(sources).map_err(|report| report.to_string());
+    memory::give_back();
+    loaded
 }
 
 #[cfg(test)]

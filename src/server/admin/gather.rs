@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::connections::Connections;
+use crate::memory;
 use crate::stats::Registry;
 
 /// Texts in memory, those that slow clients still read included. One of 15,000 targets is 48 MB.
@@ -121,7 +122,12 @@ impl Gatherer {
 
     async fn make(&self, permit: OwnedSemaphorePermit) -> Outcome {
         let (make, registry) = (self.make, self.registry.clone());
-        let made = tokio::task::spawn_blocking(move || make(&registry)).await;
+        let made = tokio::task::spawn_blocking(move || {
+            let made = make(&registry);
+            memory::give_back();
+            made
+        });
+        let made = made.await;
         match made {
             Ok(Ok(text)) => Ok(Bytes::from_owner(Text {
                 text,
