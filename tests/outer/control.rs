@@ -1,5 +1,6 @@
 //! The other ways to ask for a reload, and what they answer.
 
+use std::net::SocketAddr;
 use std::process::Command;
 
 use serde_json::Value;
@@ -119,6 +120,68 @@ fn status_shows_every_target_as_a_table_and_as_json() {
 }
 
 #[test]
+fn whoever_holds_connections_raises_the_limit_of_open_files_as_far_as_it_may() {
+    let _machine = shared();
+    let dir = ConfigDir::new();
+    dir.overwrite("");
+    let file = dir.file();
+    for command in [
+        vec!["run", "--config", file.to_str().unwrap()],
+        vec!["server"],
+    ] {
+        let (port, metrics) = (free_port(), free_port());
+        let metrics = SocketAddr::from(([127, 0, 0, 1], metrics));
+        let mut limited = Command::new("sh");
+        limited.args(["-c", "ulimit -Sn 60; exec \"$0\" \"$@\""]);
+        limited.arg(program(&[]).get_program()).args(&command);
+        limited.args(["-m=true", "-a", &metrics.to_string()]);
+        if command[0] == "server" {
+            limited.args(["-l", "127.0.0.1", "-p", &port.to_string()]);
+        }
+        let process = Process::spawn(command[0], &mut limited);
+        until("it is ready", secs(15.0), || {
+            match get(metrics, "/readyz")? {
+                (200, _) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        let limits = std::fs::read_to_string(format!("/proc/{}/limits", process.pid())).unwrap();
+        let row = limits.lines().find(|row| row.starts_with("Max open files"));
+        let [soft, hard] = [3, 4].map(|column| row.unwrap().split_whitespace().nth(column));
+        assert_eq!(soft, hard, "{command:?}: {row:?}");
+    }
+}
+
+#[test]
+fn what_is_wrong_with_the_command_line_or_the_file_is_said_at_once_and_exits_2() {
+    let _machine = shared();
+    let dir = ConfigDir::new();
+    dir.overwrite("[[target]]\nurl = \"ws://localhost:9000/ws\"\nping_intervall = \"1s\"\n");
+    let (file, missing) = (dir.file(), dir.path().join("missing.toml"));
+    let (file, missing) = (file.to_str().unwrap(), missing.to_str().unwrap());
+    for (arguments, words) in [
+        (&["client", "-i", "10"][..], "needs a unit: 10s?"),
+        (&["client", "--url", "gopher://example.com"], "gopher"),
+        (&["client", "--colour"], "--colour"),
+        (&["server", "--ping-interval", "0s"], "--ping-interval"),
+        (&["run", "--log-level", "loud", "--config", file], "loud"),
+        (&["run", "--config", file], "ping_interval"),
+        (&["run", "--config", missing], "missing.toml"),
+        (
+            &["check", file],
+            "ws-keepalive.toml:3:1: target[0].ping_intervall: ",
+        ),
+        (&["tidy"], "tidy"),
+    ] {
+        let (code, out, err) = run(&mut program(arguments));
+        assert_eq!(code, 2, "{arguments:?}: {out}{err}");
+        assert!(err.contains(words), "{arguments:?}: {err}");
+        assert_eq!(out, "", "{arguments:?}");
+        assert!(!err.contains("listening"), "{arguments:?}: {err}");
+    }
+}
+
+#[test]
 fn a_listener_that_cannot_bind_exits_1_and_names_address_and_flag() {
     let _machine = shared();
     let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -135,8 +198,10 @@ fn a_listener_that_cannot_bind_exits_1_and_names_address_and_flag() {
     ];
     let port = taken.local_addr().unwrap().port().to_string();
     let server_arguments = ["server", "-l", "127.0.0.1", "-p", &port];
+    let client_arguments = ["client", "-a", &address];
     for (arguments, flag) in [
         (&run_arguments[..], "--metrics-server"),
+        (&client_arguments, "--metrics-server"),
         (&server_arguments, "--port"),
     ] {
         let (code, out, err) = run(&mut program(arguments));
