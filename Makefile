@@ -19,6 +19,7 @@ test: lint docs deny unit bench-quick outer ## Everything: lint, docs, deny, all
 
 .PHONY: lint
 lint: ## rustfmt and clippy, warnings denied
+	scripts/install-lints
 	cargo fmt --check
 	cargo clippy --locked --all-targets -- -D warnings
 	cargo clippy --locked --test outer -- -D warnings
