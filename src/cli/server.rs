@@ -126,7 +126,7 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
         false => None,
     };
     let address = listener.local_addr()?;
-    tracing::info!(listener = %config.name, %address, "listening on {address}");
+    tracing::info!(event = "listening", listener = %config.name, %address, "listening on {address}");
     let status = runtime.block_on(serve_until_stopped(listener, config, &registry, &readiness));
     if let Some(metrics) = metrics {
         metrics.shutdown(METRICS_DRAIN);
@@ -156,7 +156,13 @@ async fn serve_until_stopped(
                 }
                 readiness.set_ready(false);
                 let open = stats.connections.load(std::sync::atomic::Ordering::Relaxed);
-                tracing::info!(signal = signal.as_str(), open, "asked to stop: closing {open} connections");
+                let (by, plural) = (signal.as_str(), if open == 1 { "" } else { "s" });
+                tracing::info!(
+                    event = "stopping",
+                    signal = by,
+                    open,
+                    "{by} received: closing {open} connection{plural}"
+                );
                 shutdown.cancel();
             }
         }
