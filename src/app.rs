@@ -161,16 +161,22 @@ fn say_what_starts(loaded: &Loaded, listeners: &Listeners) {
     );
 }
 
-/// Raises the soft limit of open files to the hard one, and says if that is too low.
+/// Raises the soft limit of open files to the hard one, as each connection takes one and the usual
+/// soft limit is 1,024. Returns the limit as it is then, `None` where it cannot be read.
+pub(crate) fn raise_descriptor_limit() -> Option<u64> {
+    let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+    let raised = soft == hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
+    Some(if raised { hard } else { soft })
+}
+
+/// Makes room for `targets` connections, and says if there is too little.
 fn warn_of_descriptors(targets: usize) {
     let need = u64::try_from(targets).unwrap_or(u64::MAX);
     let need = need.saturating_add(DESCRIPTORS_BESIDE);
     // Where there is no limit to be read, a dial that fails says so itself.
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else {
+    let Some(limit) = raise_descriptor_limit() else {
         return;
     };
-    let raised = soft == hard || setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok();
-    let limit = if raised { hard } else { soft };
     if limit < need {
         warn!(
             event = "descriptors",

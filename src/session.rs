@@ -73,6 +73,8 @@ pub(crate) enum SilentClose {
 /// A connection that is up, as the session takes it over.
 pub(crate) struct Session {
     link: WsLink,
+    /// Asked for while there is one: of a connection that was reset the kernel no longer tells.
+    peer: Option<SocketAddr>,
     heartbeat: Heartbeat,
     write_timeout: Duration,
     close_timeout: Duration,
@@ -109,6 +111,7 @@ impl Session {
     ) -> Box<Self> {
         let now = clock();
         Box::new(Self {
+            peer: link.addresses().1,
             link,
             heartbeat: Heartbeat::new(policy.heartbeat, now, first, rand::random()),
             write_timeout: policy.write_timeout,
@@ -122,7 +125,7 @@ impl Session {
     }
 
     pub(crate) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        self.link.addresses()
+        (self.link.addresses().0, self.peer)
     }
 
     /// Sends what is sent on open, then holds the connection until it ends, and tells `host` all there is to
@@ -303,13 +306,16 @@ impl Session {
             }
             (Ending::Asked(_), Some(frame)) => {
                 (sent, received) = self.close_in_order(frame).await;
+                if sent.is_some() && received.is_none() {
+                    verdict.message.push_str(" (no reply to Close)");
+                }
             }
             (_, Some(frame)) => {
                 sent = self.link.try_close(&frame).then_some(frame);
             }
             (_, None) => {}
         }
-        let (local, peer) = self.link.addresses();
+        let (local, peer) = self.addresses();
         let ago = |instant: Option<Instant>| instant.map(|then| at.saturating_duration_since(then));
         let end = End {
             at: SystemTime::now(),

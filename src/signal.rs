@@ -1,8 +1,14 @@
 //! Signals as an enum.
 
 use std::io;
+use std::time::Duration;
 
 use tokio::signal::unix::{self, SignalKind};
+use tokio::time::Instant;
+
+/// A signal that comes again this soon is the same one, delivered twice: timeout(1) signals the
+/// process and then its group, as a terminal under a wrapper does. Nobody asks twice as fast.
+const SAME: Duration = Duration::from_millis(50);
 
 /// A signal this program knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -41,6 +47,7 @@ pub(crate) struct Signals {
     interrupt: unix::Signal,
     terminate: unix::Signal,
     hangup: Option<unix::Signal>,
+    last: Option<(Signal, Instant)>,
 }
 
 impl Signals {
@@ -50,6 +57,7 @@ impl Signals {
             interrupt: unix::signal(SignalKind::interrupt())?,
             terminate: unix::signal(SignalKind::terminate())?,
             hangup: None,
+            last: None,
         })
     }
 
@@ -63,6 +71,22 @@ impl Signals {
 
     /// The next signal. Cancel safe.
     pub(crate) async fn next(&mut self) -> Signal {
+        loop {
+            let signal = self.delivered().await;
+            let now = Instant::now();
+            let again = self
+                .last
+                .is_some_and(|(last, at)| last == signal && now - at < SAME);
+            // Of two requests to reload the second may be about a newer file.
+            let again = again && signal != Signal::Hangup;
+            if !again {
+                self.last = Some((signal, now));
+                return signal;
+            }
+        }
+    }
+
+    async fn delivered(&mut self) -> Signal {
         let hangup = async {
             match &mut self.hangup {
                 Some(hangup) => hangup.recv().await,

@@ -102,6 +102,8 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
         handshake_timeout: args.handshake_timeout,
         close_timeout: args.close_timeout,
     });
+    // Of a limit that stays too low the first connection that is not accepted tells.
+    let _ = crate::app::raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
@@ -124,8 +126,7 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
         false => None,
     };
     let address = listener.local_addr()?;
-    tracing::info!(listener = %config.name, %address, "listening on {address}");
-    readiness.set_ready(true);
+    tracing::info!(event = "listening", listener = %config.name, %address, "listening on {address}");
     let status = runtime.block_on(serve_until_stopped(listener, config, &registry, &readiness));
     if let Some(metrics) = metrics {
         metrics.shutdown(METRICS_DRAIN);
@@ -140,6 +141,8 @@ async fn serve_until_stopped(
     readiness: &admin::Readiness,
 ) -> anyhow::Result<u8> {
     let mut signals = Signals::to_stop().context("cannot listen to signals")?;
+    // From here on a signal is a request to drain.
+    readiness.set_ready(true);
     let shutdown = CancellationToken::new();
     let guard = registry.listener(&config.name);
     let stats = guard.stats().clone();
@@ -153,7 +156,13 @@ async fn serve_until_stopped(
                 }
                 readiness.set_ready(false);
                 let open = stats.connections.load(std::sync::atomic::Ordering::Relaxed);
-                tracing::info!(signal = signal.as_str(), open, "asked to stop: closing {open} connections");
+                let (by, plural) = (signal.as_str(), if open == 1 { "" } else { "s" });
+                tracing::info!(
+                    event = "stopping",
+                    signal = by,
+                    open,
+                    "{by} received: closing {open} connection{plural}"
+                );
                 shutdown.cancel();
             }
         }

@@ -54,14 +54,18 @@ impl Desired {
         if let Wish::Hold(_) = want.wish {
             want.wish = Wish::Hold(target);
         }
-        want.waiting.take().map(Waker::wake);
+        if let Some(waiting) = want.waiting.take() {
+            waiting.wake();
+        }
     }
 
     /// It is to end.
     pub(crate) fn stop(&self, asked: Asked) {
         let mut want = self.lock();
         want.wish = Wish::End(asked);
-        want.waiting.take().map(Waker::wake);
+        if let Some(waiting) = want.waiting.take() {
+            waiting.wake();
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Want> {

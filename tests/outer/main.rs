@@ -6,6 +6,7 @@
 mod support;
 
 mod control;
+mod demo;
 mod foreign_peers;
 mod odd_peers;
 mod prometheus;

@@ -52,8 +52,10 @@ fn a_truncated_file_changes_nothing_until_it_is_whole_again() {
         .process
         .stderr
         .wait_from(lines, "an error with file and line", secs(2.0), |line| {
-            (line.text_of("level") == "error" && line.text.contains("ws-keepalive.toml"))
-                .then_some(())
+            let (_, place) = line.text_of("message").split_once("ws-keepalive.toml:")?;
+            let mut place = place.split(':').map(str::parse::<u32>);
+            let both = matches!((place.next(), place.next()), (Some(Ok(_)), Some(Ok(_))));
+            (both && line.text_of("level") == "error").then_some(())
         });
     daemon.dir.overwrite(&whole);
     targets_are(&daemon, &["one", "two"]);
@@ -208,4 +210,45 @@ fn files_in_the_d_directory_are_watched_too() {
     std::fs::remove_file(directory.join("50-two.toml")).unwrap();
     targets_are(&daemon, &["one"]);
     kept_its_socket(&daemon, &one);
+}
+
+#[test]
+fn flags_beat_the_file_after_a_reload_as_before() {
+    let _machine = shared();
+    let [one, two] = peers();
+    let file = |hours| {
+        format!(
+            "[[target]]\nname = \"one\"\nurl = \"{}\"\nping_interval = \"{hours}h\"\n",
+            one.url()
+        )
+    };
+    let url = two.url();
+    let flags = ["--ping-interval", "200ms", "--target", &url];
+    let zone = ["--set", "one.labels.zone=flag"];
+    let daemon = Daemon::run_with(&file(1), &[&flags[..], &zone].concat());
+    let holds = |what: &str| {
+        let pings = one.pings().len();
+        daemon.scrape_until(what, secs(5.0), |scrape| {
+            let labels = [("target", "one"), ("zone", "flag")];
+            scrape.value("established", &labels) == Some(1.0)
+                && scrape.targets().len() == 2
+                && one.pings().len() >= pings + 5
+        });
+    };
+    holds("the flags hold at the start");
+    let lines = daemon.process.stderr.len();
+    daemon
+        .dir
+        .rename_over(&daemon.text(&(file(2) + "labels = { rack = \"7\" }\n")));
+    daemon
+        .process
+        .stderr
+        .wait_from(lines, "the reload", secs(5.0), |line| {
+            (number_after(&line.text, "retuned") == Some(1)).then_some(())
+        });
+    holds("the flags hold after a reload");
+    let scrape = daemon.scrape();
+    let labels = [("target", "one"), ("zone", "flag"), ("rack", "7")];
+    assert_eq!(scrape.value("established", &labels), Some(1.0));
+    assert_eq!((one.dials().len(), two.dials().len()), (1, 1));
 }

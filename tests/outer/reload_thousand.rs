@@ -109,7 +109,11 @@ impl Model {
                  ping_interval = \"{interval_ms}ms\"\nlabels = {{ zone = \"z{zone}\" }}\n"
             )
         };
-        self.targets.iter().map(target).collect()
+        // Long enough for a busy machine, and short enough to show a pong that a reload lost.
+        let defaults = "[defaults]\npong_timeout = \"4s\"\n".to_owned();
+        self.targets
+            .iter()
+            .fold(defaults, |text, one| text + &target(one))
     }
 
     /// Waits until the server holds exactly one socket of each target, and returns them.

@@ -89,7 +89,7 @@ fn replies_to_close_are_awaited() {
     assert_eq!(connection, 1);
     assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
     let took = asked.elapsed();
-    assert!(took >= secs(0.95) && took < secs(2.0), "{took:?}");
+    assert!(took >= secs(0.95) && took < secs(3.0), "{took:?}");
 }
 
 #[test]
@@ -151,11 +151,41 @@ fn a_straggler_is_named_and_left_after_close_timeout() {
     assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
     let took = asked.elapsed();
     assert!(took >= secs(0.95) && took < secs(2.5), "{took:?}");
-    let said = daemon.process.stderr.all();
-    let named = said[lines..]
-        .iter()
-        .any(|line| line.text.contains("straggler"));
-    assert!(named, "{:#?}", &said[lines..]);
+    daemon
+        .process
+        .stderr
+        .wait_from(lines, "who it was, and why", secs(1.0), |line| {
+            let said = line.text_of("message");
+            (said.starts_with("straggler ended: asked to stop (no reply to Close)")).then_some(())
+        });
+}
+
+#[test]
+fn a_signal_that_comes_twice_at_once_is_one_request_to_stop() {
+    let _machine = shared();
+    let peer = OddPeer::upgrading(Manner {
+        on_close: OnClose::ReplyAfter(secs(0.3)),
+        ..Manner::default()
+    });
+    // What timeout(1) does, and a terminal under a wrapper: the process and its group.
+    for signal in [Signal::TERM, Signal::INT] {
+        let arguments = ["client", "--url", &peer.url(), "--metrics=false"];
+        let mut client = Process::spawn("client", &mut program(&arguments));
+        client.stdout.wait("established", secs(5.0), |line| {
+            line.text.contains("established").then_some(())
+        });
+        client.signal(signal);
+        std::thread::yield_now();
+        client.signal(signal);
+        let status = client.wait(secs(5.0));
+        let lines = client.stdout.texts();
+        assert_eq!(exit_code(status), 0, "{lines:#?}");
+        let last = lines.last().unwrap();
+        assert!(
+            last.ends_with("asked to stop (shutdown, ended by us)"),
+            "{last}"
+        );
+    }
 }
 
 #[test]
@@ -174,11 +204,21 @@ fn a_second_sigterm_ends_at_once() {
     peer.wait("Close 1000", secs(2.0), |what| {
         matches!(what, Happened::Frame(Frame::Close { code: 1000, .. }))
     });
+    // Not in the same moment: that would be one request, delivered twice.
+    let draining = Instant::now();
+    until("a moment has passed", secs(1.0), || {
+        let passed = draining.elapsed();
+        if passed > secs(0.2) {
+            Ok(())
+        } else {
+            Err(format!("{passed:?}"))
+        }
+    });
     assert!(daemon.process.is_running(), "close_timeout is 10 s");
     let asked = Instant::now();
     daemon.process.signal(Signal::TERM);
     assert_eq!(exit_code(daemon.process.wait(secs(2.0))), 143);
-    assert!(asked.elapsed() < secs(0.5), "{:?}", asked.elapsed());
+    assert!(asked.elapsed() < secs(1.0), "{:?}", asked.elapsed());
 }
 
 #[test]

@@ -43,26 +43,35 @@ impl Daemon {
         Self::run_in(ConfigDir::new(), |dir, text| dir.overwrite(text), targets)
     }
 
+    /// The same, with `more` flags.
+    pub(crate) fn run_with(targets: &str, more: &[&str]) -> Self {
+        let dir = ConfigDir::new();
+        Self::start(dir, |dir, text| dir.overwrite(text), targets, more)
+    }
+
     /// The same, the file laid down by `place`.
     pub(crate) fn run_in(
         dir: ConfigDir,
         place: impl FnOnce(&ConfigDir, &str),
         targets: &str,
     ) -> Self {
+        Self::start(dir, place, targets, &[])
+    }
+
+    fn start(
+        dir: ConfigDir,
+        place: impl FnOnce(&ConfigDir, &str),
+        targets: &str,
+        more: &[&str],
+    ) -> Self {
         let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         place(&dir, &full(&dir, metrics, targets));
         let file = dir.file();
         let file = file.to_str().unwrap();
-        let arguments = [
-            "run",
-            "--config",
-            file,
-            "--log-level",
-            "debug",
-            "--log-format",
-            "json",
-        ];
-        let process = Process::spawn("run", &mut program(&arguments));
+        let mut command = program(&["run", "--config", file]);
+        command.args(["--log-level", "debug", "--log-format", "json"]);
+        command.args(more);
+        let process = Process::spawn("run", &mut command);
         let daemon = Self {
             process,
             dir,

@@ -58,6 +58,8 @@ pub(crate) enum Pongs {
     /// A payload of its own.
     Own(&'static str),
     None,
+    /// None: it resets the connection instead.
+    Reset,
 }
 
 /// What the peer does about the client's Close.
@@ -268,6 +270,7 @@ impl Connection {
                         Pongs::Echo => self.write(&Frame::Pong(data).bytes()),
                         Pongs::Own(own) => self.write(&Frame::Pong(own.into()).bytes()),
                         Pongs::None => {}
+                        Pongs::Reset => return reset(&self.stream),
                     },
                     Frame::Close { code, .. } => {
                         match manner.on_close {

@@ -40,6 +40,13 @@ impl Line {
     }
 }
 
+impl Journal<Line> {
+    /// Every line so far.
+    pub(crate) fn texts(&self) -> Vec<String> {
+        self.all().iter().map(|line| line.text.clone()).collect()
+    }
+}
+
 /// A running child. Dropping it kills it by its own id, stopped or not.
 pub(crate) struct Process {
     name: String,

@@ -1,0 +1,45 @@
+//! What the README promises of the demonstration.
+
+use std::net::SocketAddr;
+
+use crate::support::*;
+
+#[test]
+fn the_demonstration_reaches_itself_twice_and_tries_a_third_that_nobody_serves() {
+    let _machine = shared();
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
+    let mut text = std::fs::read_to_string(path).unwrap();
+    // Elsewhere than where somebody may be looking at it right now.
+    let metrics = free_port();
+    let moved = [(8080, metrics), (9000, free_port()), (9009, free_port())];
+    for (from, to) in moved {
+        let from = format!(":{from}");
+        assert!(text.contains(&from), "no {from} in {path}");
+        text = text.replace(&from, &format!(":{to}"));
+    }
+    let dir = ConfigDir::new();
+    dir.overwrite(&text);
+    let file = dir.file();
+    let arguments = ["run", "--config", file.to_str().unwrap()];
+    let mut process = Process::spawn("run", &mut program(&arguments));
+    let metrics = SocketAddr::from(([127, 0, 0, 1], metrics));
+    until("two are up, the third is not", secs(10.0), || {
+        let (_, text) = get(metrics, "/metrics")?;
+        let scrape = Scrape::of(text);
+        let nobody = [("target", "nobody"), ("phase", "tcp")];
+        let seen = [
+            scrape.of_target("established", "plain"),
+            scrape.of_target("established", "echo"),
+            scrape.of_target("ws_keepalive_messages_received_total", "echo"),
+            scrape.of_target("established", "nobody"),
+        ];
+        let failures = scrape.value("ws_keepalive_connect_failures_total", &nobody);
+        if seen == [1.0, 1.0, 1.0, 0.0].map(Some) && failures >= Some(2.0) {
+            Ok(())
+        } else {
+            Err(format!("{seen:?}, {failures:?} failures"))
+        }
+    });
+    process.signal(Signal::INT);
+    assert_eq!(exit_code(process.wait(secs(5.0))), 0);
+}
