@@ -73,7 +73,6 @@ pub(crate) enum SilentClose {
 /// A connection that is up, as the session takes it over.
 pub(crate) struct Session {
     link: WsLink,
-    /// Asked for while there is one: of a connection that was reset the kernel no longer tells.
     peer: Option<SocketAddr>,
     heartbeat: Heartbeat,
     write_timeout: Duration,
@@ -105,14 +104,15 @@ impl Session {
     /// A connection that came up now, is sent `on_open`, and first pinged after `first`.
     pub(crate) fn new(
         link: WsLink,
+        peer: Option<SocketAddr>,
         policy: SessionPolicy,
         first: Duration,
         on_open: Box<[Message]>,
     ) -> Box<Self> {
         let now = clock();
         Box::new(Self {
-            peer: link.addresses().1,
             link,
+            peer,
             heartbeat: Heartbeat::new(policy.heartbeat, now, first, rand::random()),
             write_timeout: policy.write_timeout,
             close_timeout: policy.close_timeout,
@@ -124,8 +124,9 @@ impl Session {
         })
     }
 
-    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        (self.link.addresses().0, self.peer)
+    /// Our address.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.link.local_addr()
     }
 
     /// Sends what is sent on open, then holds the connection until it ends, and tells `host` all there is to
@@ -315,7 +316,7 @@ impl Session {
             }
             (_, None) => {}
         }
-        let (local, peer) = self.addresses();
+        let local = self.local_addr();
         let ago = |instant: Option<Instant>| instant.map(|then| at.saturating_duration_since(then));
         let end = End {
             at: SystemTime::now(),
@@ -331,7 +332,7 @@ impl Session {
             outstanding_pings: self.heartbeat.outstanding(),
             retries: self.heartbeat.retries(),
             local,
-            peer,
+            peer: self.peer,
         };
         host.observe(Event::Ended(Box::new(end)));
         let linger = match &ending {

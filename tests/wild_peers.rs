@@ -220,9 +220,9 @@ async fn every_wrong_answer_to_the_upgrade_has_its_own_words() {
     );
     let stalled = says(peer(|s| answer(s, "HTTP/1.1 101 Switching Protocols\r\nUpgr")).await).await;
     assert!(
-        stalled
-            .message
-            .starts_with("no answer to the upgrade request within"),
+        stalled.message.starts_with(
+            "the answer to the upgrade request stopped after 38 bytes; not complete within"
+        ),
         "{}",
         stalled.message
     );
@@ -405,6 +405,11 @@ async fn a_reset_is_told_from_a_fin_and_the_outage_has_one_id_from_loss_to_recov
     let (_client, mut events) = peer.client().start().unwrap();
     let end = end(&mut events).await;
     assert_eq!((end.cause, end.initiator), (Cause::Reset, Initiator::Peer));
+    assert_eq!(
+        end.peer,
+        Some(peer.address),
+        "known although the socket was reset"
+    );
     loop {
         if let Event::Established(up) = next(&mut events).await {
             let recovered = up.recovered.expect("an outage is over");

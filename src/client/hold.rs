@@ -287,15 +287,15 @@ impl<O: Observer> Holder<O> {
         };
         let on_open = self.target.policy.on_open.iter();
         let on_open = on_open.map(|text| Message::text(text.expose().to_string()));
-        let session = Session::new(dialed.link, policy, first, on_open.collect());
-        let (local, peer) = session.addresses();
+        let session = Session::new(dialed.link, dialed.peer, policy, first, on_open.collect());
+        let local = session.local_addr();
         let outage = self.outage.take();
         self.observer
             .observe(Event::Established(Box::new(Established {
                 at: SystemTime::now(),
                 times: dialed.times,
                 local,
-                peer,
+                peer: dialed.peer,
                 subprotocol: dialed.subprotocol,
                 recovered: outage.map(|outage| Recovered {
                     outage_id: outage.id,

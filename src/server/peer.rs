@@ -174,7 +174,7 @@ impl Connection {
             shutdown: Box::pin(self.shutdown.cancelled()),
             echo,
         };
-        let session = Session::new(link, policy, interval, Box::default());
+        let session = Session::new(link, Some(self.from), policy, interval, Box::default());
         session.run(&mut host).await;
     }
 

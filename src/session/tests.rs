@@ -78,7 +78,13 @@ async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
         requests: requested,
         end: ended,
     };
-    let session = Session::new(link, policy, policy.heartbeat.interval, Box::default());
+    let session = Session::new(
+        link,
+        None,
+        policy,
+        policy.heartbeat.interval,
+        Box::default(),
+    );
     let finished = tokio::spawn(async move {
         let finished = session.run(&mut recorder).await;
         (finished, recorder)

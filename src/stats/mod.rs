@@ -408,6 +408,7 @@ impl Registry {
         lock(&self.targets).values().cloned().collect()
     }
 
+    #[cfg(test)]
     pub(crate) fn target_count(&self) -> usize {
         lock(&self.targets).len()
     }

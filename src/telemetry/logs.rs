@@ -32,15 +32,7 @@ const QUEUED_LINES: usize = 16_384;
 #[derive(Debug)]
 #[must_use = "log lines still queued are lost without it"]
 pub(crate) struct LogGuard {
-    dropped: Option<ErrorCounter>,
     _worker: Option<WorkerGuard>,
-}
-
-impl LogGuard {
-    /// Lines dropped so far because stderr took none.
-    pub(crate) fn dropped_lines(&self) -> usize {
-        self.dropped.as_ref().map_or(0, ErrorCounter::dropped_lines)
-    }
 }
 
 /// Starts logging to stderr, and logs panics. Call once per process, and hold the guard until the
@@ -59,9 +51,8 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
         .lossy(true)
         .thread_name("log")
         .finish(writer);
-    let dropped = queue.error_counter();
     // Set once, just here.
-    let _ = counter.set(dropped.clone());
+    let _ = counter.set(queue.error_counter());
     let layer = tracing_subscriber::fmt::layer()
         .event_format(lines)
         .with_writer(queue);
@@ -69,14 +60,10 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
         .with(filter(level))
         .with(layer);
     if subscriber.try_init().is_err() {
-        return LogGuard {
-            dropped: None,
-            _worker: None,
-        };
+        return LogGuard { _worker: None };
     }
     std::panic::set_hook(Box::new(log_panic));
     LogGuard {
-        dropped: Some(dropped),
         _worker: Some(worker),
     }
 }

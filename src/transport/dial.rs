@@ -1,5 +1,8 @@
 //! From a target to a link: each step timed, bounded, and failing by its own name.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use base64::Engine;
@@ -22,6 +25,8 @@ pub(crate) struct Dialed {
     pub(crate) link: WsLink,
     pub(crate) times: PhaseTimes,
     pub(crate) subprotocol: Option<Box<str>>,
+    /// The address that answered.
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// A step that failed.
@@ -54,7 +59,7 @@ impl Progress {
     async fn run<T>(
         &mut self,
         limit: (&str, Duration),
-        waiting_for: &str,
+        waited_for: impl FnOnce() -> String,
         work: impl Future<Output = Result<T, Failure>>,
     ) -> Result<T, DialError> {
         let (key, limit) = limit;
@@ -70,7 +75,7 @@ impl Progress {
                 } else {
                     ("connect_timeout", self.connect_timeout)
                 };
-                let message = format!("{waiting_for} within {limit:?} ({key})");
+                let message = format!("{} within {limit:?} ({key})", waited_for());
                 Err(self.failed(Failure::plain(message)))
             }
         }
@@ -128,9 +133,9 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
                     Failure::plain(format!("cannot resolve {host}: {words}"))
                 })
             };
-            let waiting_for = format!("no answer for the name {host}");
+            let waited_for = || format!("no answer for the name {host}");
             progress
-                .run(("dns_timeout", timeouts.dns), &waiting_for, lookup)
+                .run(("dns_timeout", timeouts.dns), waited_for, lookup)
                 .await?
         }
     };
@@ -140,14 +145,16 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
         let connected = tcp::connect(&addresses).await;
         connected.map_err(|failed| Failure::plain(format!("cannot connect to {failed}")))
     };
-    let listed = addresses
-        .iter()
-        .map(ToString::to_string)
-        .collect::<Vec<_>>();
-    let waiting_for = format!("no connection to {}", listed.join(", "));
+    let waited_for = || {
+        let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+        format!("no connection to {}", listed.join(", "))
+    };
     let stream: TcpStream = progress
-        .run(("tcp_timeout", timeouts.tcp), &waiting_for, connect)
+        .run(("tcp_timeout", timeouts.tcp), waited_for, connect)
         .await?;
+
+    // Asked for while there is one: of a connection that was reset the kernel no longer tells.
+    let peer = stream.peer_addr().ok();
 
     progress.enter(Phase::Upgrade);
     let headers = request_headers(target, &place)
@@ -158,17 +165,22 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
         headers,
         subprotocols: &target.connection.subprotocols,
     };
+    let received = Arc::new(AtomicUsize::new(0));
     let upgrade = async {
-        let upgraded = upgrade::upgrade(Io::tcp(stream), request).await;
+        let upgraded = upgrade::upgrade(Io::tcp(stream), request, received.clone()).await;
         upgraded.map_err(|refusal| Failure {
             message: refusal.message,
             status: refusal.status,
             advice: refusal.advice,
         })
     };
-    let waiting_for = "no answer to the upgrade request";
+    let waited_for = || match received.load(Relaxed) {
+        0 => "no answer to the upgrade request".to_owned(),
+        1 => "the answer to the upgrade request stopped after 1 byte; not complete".to_owned(),
+        n => format!("the answer to the upgrade request stopped after {n} bytes; not complete"),
+    };
     let upgraded = progress
-        .run(("upgrade_timeout", timeouts.upgrade), waiting_for, upgrade)
+        .run(("upgrade_timeout", timeouts.upgrade), waited_for, upgrade)
         .await?;
 
     let max = target.policy.max_message_size;
@@ -176,6 +188,7 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
         link: WsLink::client(upgraded.io, &upgraded.early, max),
         times: progress.times,
         subprotocol: upgraded.subprotocol,
+        peer,
     })
 }
 

@@ -84,12 +84,12 @@ impl Io {
         Self::Tcp(stream, ReadAhead::default())
     }
 
-    /// Our address and the peer's.
-    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
+    /// Our address.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
-            Self::Tcp(tcp, _) => (tcp.local_addr().ok(), tcp.peer_addr().ok()),
+            Self::Tcp(tcp, _) => tcp.local_addr().ok(),
             #[cfg(test)]
-            Self::Memory(_) => (None, None),
+            Self::Memory(_) => None,
         }
     }
 }

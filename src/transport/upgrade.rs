@@ -4,6 +4,11 @@
 //! cuts error bodies short and keeps a 4 KiB buffer for the life of the connection.
 
 use std::convert::Infallible;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
@@ -16,6 +21,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
 use sha1::{Digest, Sha1};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::io::Io;
@@ -65,14 +71,58 @@ pub(super) struct UpgradeRequest<'a> {
     pub(super) subprotocols: &'a [Box<str>],
 }
 
-/// Asks for the upgrade. The caller bounds the time.
-pub(super) async fn upgrade(io: Io, request: UpgradeRequest<'_>) -> Result<Upgraded, Refusal> {
+/// A stream that counts what came in, so that a peer that said nothing can be told from one that
+/// stopped half way.
+struct Counted {
+    io: Io,
+    received: Arc<AtomicUsize>,
+}
+
+impl AsyncRead for Counted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buf.filled().len();
+        let read = Pin::new(&mut self.io).poll_read(cx, buf);
+        self.received
+            .fetch_add(buf.filled().len() - before, Relaxed);
+        read
+    }
+}
+
+impl AsyncWrite for Counted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.io).poll_write(cx, buf)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_flush(cx)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.io).poll_shutdown(cx)
+    }
+}
+
+/// Asks for the upgrade. The caller bounds the time; `received` then tells it how many bytes of
+/// an answer there were.
+pub(super) async fn upgrade(
+    io: Io,
+    request: UpgradeRequest<'_>,
+    received: Arc<AtomicUsize>,
+) -> Result<Upgraded, Refusal> {
     let key = BASE64.encode(rand::random::<[u8; 16]>());
     let subprotocols = request.subprotocols;
     let http_request = build(request, &key)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(io))
+        .handshake(TokioIo::new(Counted { io, received }))
         .await
         .map_err(|e| Refusal::broken(format!("the request could not be sent: {e}")))?;
     let mut connection = std::pin::pin!(connection.with_upgrades());
@@ -116,10 +166,10 @@ pub(super) async fn upgrade(io: Io, request: UpgradeRequest<'_>) -> Result<Upgra
         .await
         .map_err(|e| Refusal::broken(broken_answer(&e)))?;
     let parts = upgraded
-        .downcast::<TokioIo<Io>>()
+        .downcast::<TokioIo<Counted>>()
         .map_err(|_| Refusal::broken("the upgraded stream is of an unexpected kind"))?;
     Ok(Upgraded {
-        io: parts.io.into_inner(),
+        io: parts.io.into_inner().io,
         early: parts.read_buf,
         subprotocol,
     })

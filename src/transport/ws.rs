@@ -64,9 +64,9 @@ impl WsLink {
         Self { ws }
     }
 
-    /// Our address and the peer's.
-    pub(crate) fn addresses(&self) -> (Option<SocketAddr>, Option<SocketAddr>) {
-        self.ws.get_ref().addresses()
+    /// Our address.
+    pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.ws.get_ref().local_addr()
     }
 
     /// The next frame that means something. Cancel safe.

@@ -195,6 +195,7 @@ impl Connections {
         self.table().evict_idlest(|doing| doing == Doing::Writing);
     }
 
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.table().open.len()
     }
