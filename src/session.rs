@@ -157,8 +157,24 @@ impl Session {
         loop {
             let now = clock();
             while let Some(action) = self.heartbeat.poll(now) {
-                if let Err(ending) = self.act(action, host).await {
-                    return ending;
+                match action {
+                    Action::Ping { seq, retry } => {
+                        // The peer almost always takes the bytes at once.
+                        let flushed = match self.try_ping(seq) {
+                            Some(flushed) => flushed,
+                            None => Box::pin(self.flush(host)).await,
+                        };
+                        if let Err(ending) = flushed {
+                            return ending;
+                        }
+                        self.last_out = Some(clock());
+                        host.observe(Event::PingSent { seq, retry });
+                    }
+                    Action::GiveUp => {
+                        let sent = self.heartbeat.outstanding();
+                        return Ending::PongTimeout { sent };
+                    }
+                    Action::Stalled { late } => host.observe(Event::Stalled { late }),
                 }
             }
             let deadline = self.heartbeat.deadline();
@@ -200,26 +216,11 @@ impl Session {
         }
     }
 
-    async fn act(&mut self, action: Action, host: &mut impl Host) -> Result<(), Ending> {
-        match action {
-            Action::Ping { seq, retry } => {
-                self.link.start_ping(self.heartbeat.payload(seq))?;
-                // The peer almost always takes the bytes at once.
-                match self.link.flush().now_or_never() {
-                    Some(flushed) => flushed?,
-                    None => Box::pin(self.flush(host)).await?,
-                }
-                self.last_out = Some(clock());
-                host.observe(Event::PingSent { seq, retry });
-                Ok(())
-            }
-            Action::GiveUp => Err(Ending::PongTimeout {
-                sent: self.heartbeat.outstanding(),
-            }),
-            Action::Stalled { late } => {
-                host.observe(Event::Stalled { late });
-                Ok(())
-            }
+    /// Queues a ping and tries once to send it; `None` if it has to wait.
+    fn try_ping(&mut self, seq: u32) -> Option<Result<(), Ending>> {
+        match self.link.start_ping(self.heartbeat.payload(seq)) {
+            Ok(()) => self.link.flush().now_or_never(),
+            Err(ending) => Some(Err(ending)),
         }
     }
 

@@ -96,6 +96,9 @@ enum State {
 /// data is pinged for ever; a pong to a ping older than these yields no round trip.
 const REMEMBERED: usize = 16;
 
+/// Number and time of pings.
+type Earlier = Vec<(u32, Instant)>;
+
 /// The keepalive machine of one connection.
 #[derive(Debug)]
 pub(crate) struct Heartbeat {
@@ -107,9 +110,9 @@ pub(crate) struct Heartbeat {
     /// Pings sent so far; also the number of the last one.
     seq: u32,
     nonce: u32,
-    /// Pings still outstanding besides the last one, oldest first. Empty, and without memory of
-    /// its own, as long as every ping is answered.
-    earlier: Vec<(u32, Instant)>,
+    /// Pings still outstanding besides the last one, oldest first. No memory of its own as long as
+    /// every ping is answered.
+    earlier: Option<Box<Earlier>>,
 }
 
 impl Heartbeat {
@@ -123,7 +126,7 @@ impl Heartbeat {
             last_traffic: now,
             seq: 0,
             nonce,
-            earlier: Vec::new(),
+            earlier: None,
         }
     }
 
@@ -142,7 +145,7 @@ impl Heartbeat {
     /// Pings that wait for an answer.
     pub(crate) fn outstanding(&self) -> u32 {
         match self.state {
-            State::Waiting { .. } => 1 + self.earlier.len() as u32,
+            State::Waiting { .. } => 1 + self.earlier().len() as u32,
             State::Idle { .. } => 0,
             State::Over { outstanding, .. } => outstanding,
         }
@@ -181,10 +184,11 @@ impl Heartbeat {
                     };
                     return Some(Action::GiveUp);
                 }
-                if self.earlier.len() == REMEMBERED {
-                    self.earlier.remove(0);
+                let earlier = self.earlier.get_or_insert_default();
+                if earlier.len() == REMEMBERED {
+                    earlier.remove(0);
                 }
-                self.earlier.push((self.seq, self.last_sent));
+                earlier.push((self.seq, self.last_sent));
                 Some(self.send(now, Some(retries)))
             }
             State::Over { .. } => None,
@@ -211,18 +215,18 @@ impl Heartbeat {
             self.handle_traffic(now);
             return Pong::Stray;
         };
-        let only_one = self.earlier.is_empty();
+        let only_one = self.earlier.is_none();
         let ours = self.seq_of(pong);
         let (answered, rtt) = match ours {
             Some(seq) if seq == self.seq => (self.last_sent, Some(now - self.last_sent)),
-            Some(seq) => match self.earlier.iter().find(|(earlier, _)| *earlier == seq) {
+            Some(seq) => match self.earlier().iter().find(|(earlier, _)| *earlier == seq) {
                 Some((_, sent)) => (*sent, Some(now - *sent)),
                 // A late answer to a ping that a pong has settled already: life, but no measure.
                 None => (self.last_sent, None),
             },
             None => (self.last_sent, only_one.then(|| now - self.last_sent)),
         };
-        self.earlier = Vec::new();
+        self.earlier = None;
         let next = match self.policy.mode {
             PingMode::Always | PingMode::Never => answered + self.policy.interval,
             PingMode::WhenSilent => {
@@ -275,6 +279,10 @@ impl Heartbeat {
     /// The payload of ping `seq` of this connection.
     pub(crate) fn payload(&self, seq: u32) -> [u8; 8] {
         payload(self.nonce, seq)
+    }
+
+    fn earlier(&self) -> &[(u32, Instant)] {
+        self.earlier.as_deref().map_or(&[], Vec::as_slice)
     }
 
     /// The number of the ping of ours that `pong` repeats.

@@ -197,7 +197,7 @@ impl Connection {
             .keep_alive(false)
             .timer(TokioTimer::new())
             .header_read_timeout(limit)
-            .serve_connection(TokioIo::new(Io::Tcp(stream)), &service)
+            .serve_connection(TokioIo::new(Io::tcp(stream)), &service)
             .with_upgrades();
         tokio::select! {
             served = timeout(limit, served) => match served {

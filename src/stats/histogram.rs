@@ -33,8 +33,9 @@ impl Default for Buckets {
 #[derive(Debug)]
 pub(crate) struct Histogram {
     buckets: Buckets,
-    /// One more than there are bounds: the last is for everything above.
-    counts: Box<[u64]>,
+    /// One more than there are bounds: the last is for everything above. 32 bits, since every
+    /// target has them: a ping a second fills one in 136 years.
+    counts: Box<[u32]>,
     sum: Duration,
 }
 
@@ -58,6 +59,10 @@ impl Histogram {
 
     pub(crate) fn observe(&mut self, value: Duration) {
         let index = self.buckets.0.partition_point(|bound| *bound < value);
+        if self.counts[index] == u32::MAX {
+            // Full: begin again as after a restart, which every scraper knows how to read.
+            *self = Self::new(&self.buckets.clone());
+        }
         self.counts[index] += 1;
         self.sum = self.sum.saturating_add(value);
     }
@@ -73,13 +78,13 @@ impl Histogram {
         let mut count = 0;
         let cumulative = std::iter::zip(self.buckets.bounds(), &self.counts)
             .map(|(bound, n)| {
-                count += n;
+                count += u64::from(*n);
                 (*bound, count)
             })
             .collect();
         HistogramSnapshot {
             cumulative,
-            count: self.counts.iter().sum(),
+            count: self.counts.iter().copied().map(u64::from).sum(),
             sum: self.sum,
         }
     }
@@ -102,6 +107,18 @@ mod tests {
             (snapshot.count, snapshot.sum),
             (3, Duration::from_micros(11_001))
         );
+    }
+
+    #[test]
+    fn a_full_bucket_begins_the_whole_histogram_again() {
+        let ms = Duration::from_millis;
+        let mut histogram = Histogram::new(&Buckets::new([ms(1), ms(5)]));
+        histogram.observe(ms(3));
+        histogram.counts[0] = u32::MAX;
+        histogram.observe(ms(1));
+        let snapshot = histogram.snapshot();
+        assert_eq!(snapshot.cumulative, [(ms(1), 1), (ms(5), 1)]);
+        assert_eq!((snapshot.count, snapshot.sum), (1, ms(1)));
     }
 
     #[test]

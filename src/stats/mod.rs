@@ -381,10 +381,9 @@ impl Registry {
     ) -> EntryGuard {
         let name = identity.name.clone();
         let stats = Arc::new(TargetStats::new(identity, buckets, self.epoch));
-        lock(&self.targets).insert(name.clone(), stats.clone());
+        lock(&self.targets).insert(name, stats.clone());
         EntryGuard {
             registry: self.clone(),
-            name,
             stats,
         }
     }
@@ -431,7 +430,6 @@ impl Registry {
 #[derive(Debug)]
 pub(crate) struct EntryGuard {
     registry: Arc<Registry>,
-    name: Arc<str>,
     stats: Arc<TargetStats>,
 }
 
@@ -443,13 +441,14 @@ impl EntryGuard {
 
 impl Drop for EntryGuard {
     fn drop(&mut self) {
+        let name = &self.stats.identity().name;
         let mut targets = lock(&self.registry.targets);
         // A successor of the same name may have taken the place.
         if targets
-            .get(&self.name)
+            .get(name)
             .is_some_and(|s| Arc::ptr_eq(s, &self.stats))
         {
-            targets.remove(&self.name);
+            targets.remove(name);
         }
     }
 }

@@ -159,7 +159,7 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
         subprotocols: &target.connection.subprotocols,
     };
     let upgrade = async {
-        let upgraded = upgrade::upgrade(Io::Tcp(stream), request).await;
+        let upgraded = upgrade::upgrade(Io::tcp(stream), request).await;
         upgraded.map_err(|refusal| Failure {
             message: refusal.message,
             status: refusal.status,

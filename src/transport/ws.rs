@@ -18,9 +18,9 @@ use super::tcp::os_words;
 use crate::proto::close::{CloseFrame, Ending};
 use crate::proto::event::Message;
 
-/// Read buffer: allocated at once and zero-filled at each read, so it is sized for what idle
-/// connections carry, pongs.
-const READ_BUFFER: usize = 128;
+/// Allocated at once and zero-filled at each read, so it is sized for what idle connections carry,
+/// pongs. Larger frames get room of their own; system calls are saved below, by `Io`.
+const READ_BUFFER: usize = 64;
 
 /// What came in.
 #[derive(Debug, Clone, PartialEq, Eq)]
