@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU16, Ordering};
-use std::sync::{PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
@@ -34,12 +34,20 @@ pub(crate) fn tools() -> PathBuf {
     tools
 }
 
+/// Held while a child is started, and while a port is tried. Between fork and exec a child holds
+/// every socket of ours: a port tried at that moment would stay taken for a moment longer.
+pub(crate) fn no_fork() -> MutexGuard<'static, ()> {
+    static FORK: Mutex<()> = Mutex::new(());
+    FORK.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// A loopback port nobody listens on, below the range the kernel gives to outgoing connections, so
 /// that none of ours can take it before it is bound.
 pub(crate) fn free_port() -> u16 {
     static NEXT: AtomicU16 = AtomicU16::new(0);
     const FIRST: u16 = 20_000;
     const COUNT: u16 = 10_000;
+    let _no_fork = no_fork();
     let start = (std::process::id() % u32::from(COUNT)) as u16;
     for _ in 0..COUNT {
         let offset = start.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT;

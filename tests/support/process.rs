@@ -10,6 +10,7 @@ use rustix::process::{Pid, kill_process};
 use serde_json::Value;
 
 use super::journal::{Journal, until};
+use super::machine::no_fork;
 
 /// One line of output and when it came.
 pub(crate) struct Line {
@@ -62,9 +63,11 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let mut child = command
-            .spawn()
-            .unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let spawned = {
+            let _no_other = no_fork();
+            command.spawn()
+        };
+        let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = child.stdout.take().unwrap();
         let stderr = child.stderr.take().unwrap();
         Self {
