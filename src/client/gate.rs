@@ -1,6 +1,6 @@
 //! How hard the network is hit when many targets dial at once.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
@@ -12,6 +12,9 @@ use crate::config::DialLimits;
 ///
 /// Targets whose last dial failed share three quarters of the places, so that a thousand black
 /// holes, each of which holds a place for seconds, cannot starve the targets that would connect.
+/// While dials fail, fewer are begun: down to a quarter of the rate as long as none succeeds, and
+/// at the whole rate again within two that do. A dead far side costs little, and its return is met
+/// at full speed.
 #[derive(Debug)]
 pub(crate) struct DialGate {
     places: Lane,
@@ -30,9 +33,15 @@ struct Lane {
 struct Pace {
     /// Between two dials.
     gap: Duration,
+    /// What the gap is multiplied by: 1 while dials succeed, up to [`SLOWEST`].
+    slowdown: f64,
     /// When the next dial may begin.
     next: Instant,
 }
+
+/// How much slower dials are begun while none succeeds, and how fast that is reached.
+const SLOWEST: f64 = 4.0;
+const SLOWER: f64 = 1.05;
 
 /// A place in the gate, for as long as the dial takes.
 #[derive(Debug)]
@@ -48,6 +57,7 @@ impl DialGate {
             for_failing: Lane::new(share_of_failing(limits.concurrency)),
             pace: Mutex::new(Pace {
                 gap: gap(limits.per_second),
+                slowdown: 1.0,
                 next: Instant::now(),
             }),
         })
@@ -58,7 +68,20 @@ impl DialGate {
         self.places.resize(limits.concurrency);
         self.for_failing
             .resize(share_of_failing(limits.concurrency));
-        self.pace.lock().unwrap_or_else(PoisonError::into_inner).gap = gap(limits.per_second);
+        self.pace().gap = gap(limits.per_second);
+    }
+
+    /// A dial succeeded, or failed.
+    pub(crate) fn dialed(&self, succeeded: bool) {
+        let mut pace = self.pace();
+        pace.slowdown = match succeeded {
+            true => (pace.slowdown / 2.0).max(1.0),
+            false => (pace.slowdown * SLOWER).min(SLOWEST),
+        };
+    }
+
+    fn pace(&self) -> MutexGuard<'_, Pace> {
+        self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for a place. `failing` says that this target's last dial failed.
@@ -69,9 +92,9 @@ impl DialGate {
         };
         let _place = self.places.enter().await;
         let turn = {
-            let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut pace = self.pace();
             let turn = pace.next.max(Instant::now());
-            pace.next = turn + pace.gap;
+            pace.next = turn + pace.gap.mul_f64(pace.slowdown);
             turn
         };
         if turn > Instant::now() {
@@ -166,6 +189,27 @@ mod tests {
             gate.enter(false).await;
         }
         assert_eq!(start.elapsed().as_millis(), 1_000);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn while_dials_fail_fewer_are_begun_and_two_successes_bring_the_rate_back() {
+        async fn ten(gate: &DialGate) -> u128 {
+            gate.enter(false).await;
+            let start = Instant::now();
+            for _ in 0..10 {
+                gate.enter(false).await;
+            }
+            start.elapsed().as_millis()
+        }
+        let gate = gate(64, 10);
+        for _ in 0..100 {
+            gate.dialed(false);
+        }
+        assert_eq!(ten(&gate).await, 4_000);
+        gate.dialed(true);
+        gate.dialed(true);
+        gate.enter(false).await;
+        assert_eq!(ten(&gate).await, 1_000);
     }
 
     #[tokio::test(start_paused = true)]

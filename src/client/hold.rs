@@ -229,7 +229,9 @@ impl<O: Observer> Holder<O> {
         let mut dialed = std::pin::pin!(async {
             let _place = gate.enter(failing).await;
             // Large, and only made once there is a place: thousands may wait for one.
-            Box::pin(dial(&dialing)).await
+            let dialed = Box::pin(dial(&dialing)).await;
+            gate.dialed(dialed.is_ok());
+            dialed
         });
         loop {
             tokio::select! {

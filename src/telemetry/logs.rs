@@ -28,6 +28,9 @@ use crate::config::{LogFormat, LogLevel};
 /// configuration may be lost in the same second.
 const QUEUED_LINES: usize = 16_384;
 
+/// Bytes of log lines handed over in one system call.
+const WRITTEN_AT_ONCE: usize = 64 * 1024;
+
 /// Keeps the log thread alive; what is queued is written when it is dropped.
 #[derive(Debug)]
 #[must_use = "log lines still queued are lost without it"]
@@ -41,7 +44,8 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
     let lines = Lines::for_stderr(format);
     let counter = Arc::new(OnceLock::new());
     let writer = CountingWriter {
-        inner: io::stderr(),
+        // The writing thread flushes whenever no line waits: many at once are few system calls.
+        inner: io::BufWriter::with_capacity(WRITTEN_AT_ONCE, io::stderr()),
         lines,
         counter: counter.clone(),
         reported: 0,
