@@ -38,7 +38,10 @@ impl Daemon {
     ) -> Result<Self> {
         let directory = scratch::kept()?;
         let metrics = http::free_port()?;
-        let config = directory.join("daemon.toml");
+        // The daemon watches its configuration's directory, and its log would wake it there.
+        let etc = directory.join("etc");
+        std::fs::create_dir_all(&etc)?;
+        let config = etc.join("daemon.toml");
         std::fs::write(
             &config,
             configuration(&options.log_level, interval, metrics, targets, peer)?,
