@@ -380,3 +380,21 @@ async fn a_message_is_sent_and_its_sender_told() {
             .any(|(_, e)| *e == Event::MessageSent { bytes: 5 })
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_record_says_how_long_ago_the_last_frames_came_and_went() {
+    let (held, mut peer) = hold_with_peer(policy()).await;
+    peer.send(WsMessage::text("hello")).await.unwrap();
+    tokio::time::sleep(ms(1_200)).await;
+    // Reading the ping of 1 s answers it, and the next read sends the answer.
+    assert!(peer.next().await.unwrap().unwrap().is_ping());
+    peer.flush().await.unwrap();
+    tokio::time::sleep(ms(300)).await;
+    drop(peer);
+    let (end, ..) = held.finished().await;
+    assert_eq!(end.cause, Cause::Fin);
+    assert_eq!(end.age, ms(1_500));
+    assert_eq!(end.since_last_frame_in, Some(ms(300)));
+    assert_eq!(end.since_last_frame_out, Some(ms(500)));
+    assert_eq!((end.outstanding_pings, end.retries), (0, 0));
+}
