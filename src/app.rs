@@ -18,16 +18,17 @@ use crate::config::Target;
 use crate::config::load::{Loaded, Report, Sources, load};
 use crate::config::watch::{Seen, Watch};
 use crate::memory;
+use crate::os;
 use crate::proto::close::{Asked, Cause, Initiator};
 use crate::proto::event::{End, Event};
-use crate::server::admin::Readiness;
+use crate::server::admin::{Admin, Readiness};
 use crate::signal::{Signal, Signals};
 use crate::stats::{Registry, State, TargetStats};
 use crate::supervisor::{Control, Hold, Reporter, Supervisor};
 use crate::telemetry::{logs, observe::observe};
 
 use engine::Engine;
-use listeners::Listeners;
+use listeners::{Listeners, metrics_in_words};
 
 /// Reloads that may wait for their turn; more wait to be asked for.
 const RELOAD_QUEUE: usize = 16;
@@ -72,8 +73,8 @@ fn start_runtime() -> io::Result<tokio::runtime::Runtime> {
     builder.enable_all().build()
 }
 
-fn cannot_start(why: &dyn std::fmt::Display) -> Failure {
-    error!("cannot start: {why}");
+fn cannot_start(why: &impl std::fmt::Display) -> Failure {
+    error!("cannot start: {}", os::words(why));
     Failure::Start
 }
 
@@ -107,7 +108,11 @@ async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(),
     readiness.set_ready(true);
     let watch = Watch::start(seen, reload.clone());
     if let Err(error) = &watch {
-        warn!(%error, "cannot watch the configuration; SIGHUP and `ws-keepalive reload` work");
+        let error = os::words(error);
+        warn!(
+            error,
+            "cannot watch the configuration; SIGHUP and `ws-keepalive reload` work"
+        );
     }
 
     let signal = engine.serve(&mut signals, &reload).await;
@@ -141,8 +146,7 @@ async fn signal_to_stop(signals: &mut Signals) -> Signal {
 }
 
 fn say_what_starts(loaded: &Loaded, listeners: &Listeners) {
-    let version = env!("CARGO_PKG_VERSION");
-    info!(event = "starting", version, "ws-keepalive {version} starts");
+    say_version();
     for file in &loaded.files {
         let file = file.display();
         info!(event = "config", %file, "configuration read from {file}");
@@ -159,6 +163,19 @@ fn say_what_starts(loaded: &Loaded, listeners: &Listeners) {
         event = "targets",
         targets, "{targets} target{plural} to hold"
     );
+}
+
+/// The first line of every command that stays.
+pub(crate) fn say_version() {
+    let version = env!("CARGO_PKG_VERSION");
+    info!(event = "starting", version, "ws-keepalive {version} starts");
+}
+
+/// Where the metrics are served, with the port that was assigned.
+pub(crate) fn say_metrics(metrics: &Admin) {
+    for listener in metrics_in_words(metrics) {
+        info!(event = "listening", "{listener}");
+    }
 }
 
 /// Raises the soft limit of open files to the hard one, as each connection takes one and the usual

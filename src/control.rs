@@ -21,6 +21,7 @@ use tokio::time::{sleep, timeout};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::warn;
 
+use crate::os;
 use crate::reload::{Changes, ReloadRequest, ReloadSender, Trigger};
 use crate::stats::Registry;
 use crate::telemetry::targets_json::{self, TargetsJson};
@@ -105,8 +106,10 @@ pub(crate) fn bind(path: &Path) -> Result<Bound, BindError> {
         other => other,
     };
     bound.map_err(|error| match error.kind() {
-        io::ErrorKind::NotFound => failed(format!("{error}; its directory has to exist")),
-        _ => failed(error.to_string()),
+        io::ErrorKind::NotFound => {
+            failed(format!("{}; its directory has to exist", os::words(&error)))
+        }
+        _ => failed(os::words(&error)),
     })
 }
 
@@ -128,7 +131,7 @@ fn listen(path: &Path) -> io::Result<Bound> {
 
 /// Removes what is at `path` if it is a socket nobody answers on.
 fn remove_stale(path: &Path) -> Result<(), String> {
-    let metadata = fs::symlink_metadata(path).map_err(|error| error.to_string())?;
+    let metadata = fs::symlink_metadata(path).map_err(|error| os::words(&error))?;
     if !metadata.file_type().is_socket() {
         return Err("there is a file that is no socket".to_owned());
     }
@@ -140,7 +143,7 @@ fn remove_stale(path: &Path) -> Result<(), String> {
     };
     match probe() {
         Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => fs::remove_file(path)
-            .map_err(|error| format!("cannot remove the stale socket: {error}")),
+            .map_err(|error| format!("cannot remove the stale socket: {}", os::words(&error))),
         _ => Err("another process answers on it".to_owned()),
     }
 }
@@ -198,7 +201,8 @@ async fn serve(listener: UnixListener, registry: Arc<Registry>, reload: ReloadSe
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Mostly a want of file descriptors, which lasts: no hot loop.
-                warn!(%error, "cannot accept a connection on the control socket");
+                let error = os::words(&error);
+                warn!(error, "cannot accept a connection on the control socket");
                 sleep(Duration::from_millis(500)).await;
                 continue;
             }
@@ -283,10 +287,10 @@ async fn write_answer(
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum AskError {
     /// Nobody listens there.
-    #[error("nobody answers on {}: {source}", path.display())]
+    #[error("nobody answers on {}: {}", path.display(), os::words(source))]
     Nobody { path: PathBuf, source: io::Error },
     /// Somebody listened, and the conversation broke off.
-    #[error("no answer on {}: {source}", path.display())]
+    #[error("no answer on {}: {}", path.display(), os::words(source))]
     Broken { path: PathBuf, source: io::Error },
 }
 

@@ -13,6 +13,7 @@ mod config;
 mod control;
 mod error;
 mod memory;
+mod os;
 mod proto;
 mod reload;
 mod server;

@@ -13,10 +13,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("reload", &[]),
     ("signal", &[]),
     ("memory", &[]),
+    ("os", &[]),
     ("dialect", &["proto"]),
     ("stats", &["proto"]),
     // `reload` are messages without behaviour: the file watch sends one.
-    ("config", &["proto", "reload", "stats"]),
+    ("config", &["os", "proto", "reload", "stats"]),
     ("error", &["proto", "config"]),
     ("transport", &["proto", "dialect", "config"]),
     ("session", &["proto", "dialect", "config", "transport"]),
@@ -46,7 +47,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     // Exporters only read: they see no target's task and no socket of one.
     ("telemetry", &["proto", "reload", "stats", "config"]),
-    ("control", &["reload", "stats", "telemetry"]),
+    ("control", &["os", "reload", "stats", "telemetry"]),
     (
         "server",
         &[
@@ -65,6 +66,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "app",
         &[
             "memory",
+            "os",
             "proto",
             "reload",
             "signal",
@@ -87,6 +89,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "dialect",
             "error",
             "load",
+            "os",
             "proto",
             "reload",
             "server",

@@ -34,6 +34,8 @@ pub(super) struct Engine<H: Hold> {
     /// What the process was started with, and what the gate was last told.
     log: Option<Log>,
     dial: Option<DialLimits>,
+    /// What was warned of: not again at every reload.
+    warned: Vec<String>,
 }
 
 struct Loading {
@@ -62,10 +64,12 @@ impl<H: Hold> Engine<H> {
             registry,
             log: None,
             dial: None,
+            warned: Vec::new(),
         }
     }
 
-    /// Starts the targets of the first configuration, whose listeners are bound already.
+    /// Starts the targets of the first configuration, whose listeners are bound already, and whose
+    /// warnings have been said.
     pub(super) fn start_with(&mut self, loaded: Loaded) {
         // A file that was there may not be missing later: its targets would be gone with it.
         if loaded.files.iter().any(|file| file == self.sources.path()) {
@@ -73,6 +77,7 @@ impl<H: Hold> Engine<H> {
         }
         self.log = Some(loaded.config.log);
         self.dial = Some(loaded.config.dial);
+        self.warned = loaded.warnings;
         self.supervisor.apply(&loaded.config.targets);
         self.registry.reloaded(true);
     }
@@ -176,9 +181,10 @@ impl<H: Hold> Engine<H> {
             Err(error) => return Err(format!("loading failed: {error}")),
         };
         let change = self.listeners.prepare(&config)?;
-        for warning in &warnings {
+        for warning in new_warnings(&self.warned, &warnings) {
             warn!(event = "config_warning", "{warning}");
         }
+        self.warned = warnings;
         let listeners = self.listeners.commit(change)?;
         let changes = self.supervisor.apply(&config.targets);
         if self.dial != Some(config.dial) {
@@ -196,6 +202,11 @@ impl<H: Hold> Engine<H> {
             ..changes
         })
     }
+}
+
+/// Those of `now` that were not said `before`.
+fn new_warnings<'a>(before: &[String], now: &'a [String]) -> impl Iterator<Item = &'a String> {
+    now.iter().filter(|warning| !before.contains(warning))
 }
 
 /// A pipe can be read once: read again it would be an empty configuration.

@@ -14,6 +14,7 @@ use tracing::{error, warn};
 
 use crate::config::{self, Config, Listen};
 use crate::control::{self, ControlServer};
+use crate::os;
 use crate::reload::ReloadSender;
 use crate::server::admin::{self, Admin, ListenerChange, Readiness};
 use crate::server::peer;
@@ -126,7 +127,8 @@ impl Listeners {
                 let bound: Result<Vec<_>, _> = config.listen.iter().map(bind).collect();
                 let (registry, readiness) = (self.registry.clone(), self.readiness.clone());
                 let started = admin::start(bound?, registry, readiness, None);
-                let failed = |error| format!("cannot start the metrics listener: {error}");
+                let failed =
+                    |error| format!("cannot start the metrics listener: {}", os::words(&error));
                 Ok(MetricsChange::Start(started.map_err(failed)?))
             }
         }
@@ -154,10 +156,8 @@ impl Listeners {
             Ok((socket, listener))
         });
         let (socket, listener) = listener.map_err(|error| {
-            format!(
-                "cannot listen on {} (server.listen): {error}",
-                config.listen
-            )
+            let (listen, why) = (config.listen, os::words(&error));
+            format!("cannot listen on {listen} (server.listen): {why}")
         })?;
         Ok(PeerChange::Start {
             config: Arc::new(config.clone()),
@@ -176,7 +176,7 @@ impl Listeners {
         }
         let bound = control::bind(path).map_err(|error| one_line(&error))?;
         let started = control::start(bound, self.registry.clone(), self.reload.clone());
-        let failed = |error| format!("cannot start the control socket: {error}");
+        let failed = |error| format!("cannot start the control socket: {}", os::words(&error));
         Ok(ControlChange::Start(started.map_err(failed)?))
     }
 
@@ -231,7 +231,14 @@ impl Listeners {
             peer.shutdown.cancel();
             peer.task
         });
-        let words = format!("server on {}", local_address(&socket, config.listen));
+        let how = if before.is_some() {
+            "restarted"
+        } else {
+            "opened"
+        };
+        let address = local_address(&socket, config.listen);
+        // A restart closes its connections, whose clients have to be told from those of a crash.
+        let words = format!("server {how} on {address}");
         let shutdown = CancellationToken::new();
         let (registry, served) = (self.registry.clone(), config.clone());
         let told = shutdown.clone();
@@ -274,12 +281,7 @@ impl Listeners {
     /// What is listened on, one phrase each.
     pub(super) fn in_words(&self) -> Vec<String> {
         let mut words = Vec::new();
-        for listen in self.metrics.iter().flat_map(Admin::local_addrs) {
-            words.push(match listen {
-                Listen::Tcp(address) => format!("metrics on http://{address}/metrics"),
-                Listen::Unix(path) => format!("metrics on unix:{}", path.display()),
-            });
-        }
+        words.extend(self.metrics.iter().flat_map(metrics_in_words));
         if let Some(peer) = &self.peer {
             let address = local_address(&peer.socket, peer.config.listen);
             words.push(format!("server on ws://{address}"));
@@ -313,6 +315,16 @@ impl Listeners {
             }
         }
     }
+}
+
+/// Where metrics are served, one phrase for each listener.
+pub(super) fn metrics_in_words(metrics: &Admin) -> Vec<String> {
+    let listeners = metrics.local_addrs().into_iter();
+    let words = listeners.map(|listen| match listen {
+        Listen::Tcp(address) => format!("metrics on http://{address}/metrics"),
+        Listen::Unix(path) => format!("metrics on unix:{}", path.display()),
+    });
+    words.collect()
 }
 
 fn ended(result: Result<(), tokio::task::JoinError>) {
@@ -351,5 +363,5 @@ fn one_line(error: &dyn std::error::Error) -> String {
         }
         source = cause.source();
     }
-    words
+    os::words(&words)
 }

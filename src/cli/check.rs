@@ -36,7 +36,7 @@ pub(crate) fn run(args: &CheckArgs, overrides: Overrides) -> u8 {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => 0,
         Err(error) => {
             // With standard output gone there is only this left to say it on.
-            let _ = writeln!(io::stderr(), "cannot write: {error}");
+            let _ = writeln!(io::stderr(), "cannot write: {}", crate::os::words(&error));
             1
         }
     }
@@ -55,6 +55,7 @@ fn check(
     let sources = Sources {
         file: args.file.clone(),
         required: args.file.is_some(),
+        remedy: Some("name the file to judge: ws-keepalive check FILE"),
         overrides,
     };
     let judged = if args.print {

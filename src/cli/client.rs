@@ -1,27 +1,30 @@
 //! `ws-keepalive client`: one connection, held until it is lost.
 
-use std::path::PathBuf;
+mod summary;
+
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::Context;
 use clap::Args;
+use tracing::warn;
 
-use super::values::{parse_listen, parse_positive, parse_secret};
+use super::values::{parse_listen, parse_secret};
+use super::{FAILED, USAGE, complain_of};
+use crate::app;
 use crate::client::gate::DialGate;
-use crate::client::hold::{Desired, FirstPing, Observer, hold};
-use crate::config::duration::{parse_duration_or_seconds, parse_size};
-use crate::config::{
-    ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Listen, LogFormat, LogLevel,
-    Policy, Secret, Target, Timeouts, WsUrl,
-};
-use crate::proto::backoff::BackoffPolicy;
-use crate::proto::close::{Asked, Cause};
-use crate::proto::event::{End, Event, Phase};
-use crate::proto::heartbeat::{HeartbeatPolicy, PingMode};
+use crate::client::hold::{Desired, FirstPing, hold};
+use crate::config::duration::format_duration;
+use crate::config::flags::{FlagTarget, in_words};
+use crate::config::load::load_flags;
+use crate::config::{DialLimits, Listen, LogFormat, LogLevel, Secret, Target, WsUrl, judge};
+use crate::os;
+use crate::proto::close::Asked;
 use crate::server::admin;
 use crate::signal::Signals;
-use crate::stats::{Identity, Registry, TargetStats};
-use crate::telemetry::{logs, observe::observe};
+use crate::stats::{Registry, TargetStats};
+use crate::telemetry::logs;
+use summary::{Summary, Teller};
 
 /// How long the metrics listener may take to finish what it is answering.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
@@ -45,13 +48,15 @@ pub(crate) struct ClientArgs {
     #[arg(short = 'H', long, default_value = "localhost", conflicts_with = "url")]
     host: String,
     /// Port to connect to
-    #[arg(short, long, default_value_t = 9000, conflicts_with = "url")]
+    #[arg(short, long, default_value_t = 9000, conflicts_with = "url",
+          value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     port: u16,
     /// Time between pings
-    #[arg(short = 'i', long, value_name = "DURATION", default_value = "10s", value_parser = parse_positive)]
+    #[arg(short = 'i', long, value_name = "DURATION", default_value = "10s", value_parser = judge::interval)]
     ping_interval: Duration,
     /// How often an unanswered ping is sent again before the connection is given up
-    #[arg(short = 'r', long, value_name = "N", default_value_t = 3)]
+    #[arg(short = 'r', long, value_name = "N", default_value_t = 3, value_parser = judge::retries,
+          allow_negative_numbers = true)]
     max_retry_limit: u32,
     /// Serve /metrics
     #[arg(short, long, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
@@ -74,7 +79,7 @@ pub(crate) struct ClientArgs {
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
     reconnect: bool,
     /// How long a pong is waited for; default twice the ping interval
-    #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", value_parser = judge::wait)]
     pong_timeout: Option<Duration>,
     /// Send no pings: hold the connection and watch
     #[arg(long)]
@@ -85,6 +90,15 @@ pub(crate) struct ClientArgs {
     /// Request header whose value is read from a file at each dial. Repeatable
     #[arg(long = "header-file", value_name = "NAME: PATH")]
     header_files: Vec<String>,
+    /// Request header whose value is in an environment variable. Repeatable
+    #[arg(long = "header-env", value_name = "NAME: VARIABLE")]
+    header_variables: Vec<String>,
+    /// Request header whose value is a systemd credential, read at each dial. Repeatable
+    #[arg(long = "header-credential", value_name = "NAME: CREDENTIAL")]
+    header_credentials: Vec<String>,
+    /// Label of the connection's metrics. Repeatable
+    #[arg(long = "label", value_name = "NAME=VALUE")]
+    labels: Vec<String>,
     /// Subprotocol to offer. Repeatable, the preferred first
     #[arg(long = "subprotocol", value_name = "NAME")]
     subprotocols: Vec<String>,
@@ -92,116 +106,183 @@ pub(crate) struct ClientArgs {
     #[arg(long = "on-open", value_name = "TEXT", value_parser = parse_secret)]
     on_open: Vec<Secret<String>>,
     /// Limit of the whole dial; bare seconds as curl's are understood
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = parse_duration_or_seconds)]
+    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = judge::wait_or_seconds)]
     connect_timeout: Duration,
     /// Limit of resolving the name
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = judge::wait)]
     dns_timeout: Duration,
     /// Limit of connecting TCP
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = judge::wait)]
     tcp_timeout: Duration,
     /// Limit of the HTTP upgrade
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = judge::wait)]
     upgrade_timeout: Duration,
     /// Limit of one write
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
     write_timeout: Duration,
     /// How long the peer's Close reply is waited for
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
     close_timeout: Duration,
     /// Larger messages end the connection with Close 1009
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = judge::size)]
     max_message_size: usize,
     /// With --reconnect: the wait after the first failure
-    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = judge::wait)]
     reconnect_initial: Duration,
     /// With --reconnect: the longest wait
-    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = judge::wait)]
     reconnect_max: Duration,
+    /// With --reconnect: growth of the wait from one failure to the next
+    #[arg(long, value_name = "FACTOR", default_value = "2", value_parser = judge::factor,
+          allow_negative_numbers = true)]
+    reconnect_factor: f64,
+    /// With --reconnect: the share of the wait that is random, 0 to 1
+    #[arg(long, value_name = "SHARE", default_value = "0.5", value_parser = judge::share,
+          allow_negative_numbers = true)]
+    reconnect_jitter: f64,
+    /// With --reconnect: a connection that stood this long was no failure
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = judge::wait)]
+    reconnect_reset_after: Duration,
+    /// Bounds of the round-trip histogram, ascending: 1ms,5ms,25ms [default: 0.5 ms to 10 s]
+    #[arg(long, value_name = "DURATION,..", value_delimiter = ',', value_parser = judge::wait)]
+    rtt_buckets: Option<Vec<Duration>>,
+    /// The shortest idle timer on the way, if known: pings that come too late for it are warned about
+    #[arg(long, value_name = "DURATION", value_parser = judge::wait)]
+    path_idle_timeout: Option<Duration>,
     /// Print help
     #[arg(short = 'h', long, action = clap::ArgAction::Help)]
     help: Option<bool>,
 }
 
 impl ClientArgs {
-    /// The one target these flags describe; an error names the flag, never a secret.
-    fn target(&self) -> Result<Target, String> {
-        let url = match &self.url {
-            Some(url) => url.expose().clone(),
-            None => format!("ws://{}:{}{}", bracketed(&self.host), self.port, self.path),
-        };
-        let flag = match self.url {
-            Some(_) => "--url",
-            None => "--host, --port, --path",
-        };
-        let url = WsUrl::parse(&url).map_err(|error| format!("{flag}: {error}"))?;
-        let name = self.name.clone().unwrap_or_else(|| url.host.to_string());
-        let mut headers = Vec::new();
-        for header in &self.headers {
-            let (name, value) = split_header(header.expose(), "--header")?;
-            headers.push((name, HeaderSource::Literal(Secret::new(value.into()))));
-        }
-        for header in &self.header_files {
-            let (name, path) = split_header(header, "--header-file")?;
-            headers.push((name, HeaderSource::File(PathBuf::from(path))));
-        }
-        for (name, source) in &headers {
-            source
-                .value(&|variable| std::env::var_os(variable))
-                .map_err(|error| format!("header {name}: {error}"))?;
-        }
-        Ok(Target {
-            identity: Arc::new(Identity {
-                name: name.into(),
-                url: url.shown,
-                protocol: "websocket",
-                labels: Arc::from([]),
-            }),
-            url: url.url,
-            connection: Arc::new(ConnectionOptions {
-                headers,
-                subprotocols: self
-                    .subprotocols
-                    .iter()
-                    .map(|s| s.as_str().into())
-                    .collect(),
-                heartbeat: match self.no_ping {
-                    true => HeartbeatKind::None,
-                    false => HeartbeatKind::Ping,
-                },
-            }),
-            policy: Arc::new(self.policy()),
-        })
+    /// The one target these flags describe, and what is hardly meant about it. An error names the
+    /// flag, never a secret.
+    fn target(&self) -> Result<(Arc<Target>, Vec<String>), String> {
+        let mut target = FlagTarget::default();
+        let (flag, url) = self.url()?;
+        // What is wrong with the URL is told with everything else.
+        let host = || WsUrl::parse(&url).map_or_else(|_| "client".into(), |url| url.host);
+        let name = self.name.clone().unwrap_or_else(|| host().into());
+        target.set("--name", &["name"], name);
+        target.set(flag, &["url"], url);
+        self.add_request(&mut target)?;
+        self.add_policy(&mut target);
+        let loaded = load_flags(target).map_err(|report| in_words(&report))?;
+        let target = loaded.config.targets.into_iter().next();
+        let target = target.ok_or("the flags describe no target")?;
+        Ok((target, loaded.warnings))
     }
 
-    fn policy(&self) -> Policy {
-        let on_open = self
-            .on_open
-            .iter()
-            .map(|text| Secret::new(text.expose().as_str().into()));
-        Policy {
-            heartbeat: HeartbeatPolicy {
-                interval: self.ping_interval,
-                pong_timeout: self.pong_timeout.unwrap_or(self.ping_interval * 2),
-                max_retries: self.max_retry_limit,
-                mode: PingMode::Always,
-            },
-            reconnect: BackoffPolicy {
-                initial: self.reconnect_initial,
-                max: self.reconnect_max.max(self.reconnect_initial),
-                ..BackoffPolicy::default()
-            },
-            timeouts: Timeouts {
-                connect: self.connect_timeout,
-                dns: self.dns_timeout,
-                tcp: self.tcp_timeout,
-                upgrade: self.upgrade_timeout,
-                write: self.write_timeout,
-                close: self.close_timeout,
-            },
-            max_message_size: self.max_message_size,
-            on_open: on_open.collect(),
-            ..Policy::default()
+    /// The URL, and the flag to blame for what is wrong with it.
+    fn url(&self) -> Result<(&'static str, String), String> {
+        if let Some(url) = &self.url {
+            return Ok(("--url", url.expose().clone()));
+        }
+        if self.host.is_empty() {
+            return Err("--host: must not be empty".into());
+        }
+        let host = bracketed(&self.host);
+        if url::Host::parse(&host).is_err() {
+            return Err(
+                "--host: expected a name or an address alone, such as localhost or ::1; a port \
+                 goes to --port, a whole URL to --url"
+                    .into(),
+            );
+        }
+        if !self.path.starts_with('/') {
+            return Err("--path: must begin with /".into());
+        }
+        Ok(("--path", format!("ws://{host}:{}{}", self.port, self.path)))
+    }
+
+    /// What is sent when the connection is made.
+    fn add_request(&self, target: &mut FlagTarget) -> Result<(), String> {
+        for header in &self.headers {
+            let (name, value) = split_header(header.expose(), "--header")?;
+            target.set("--header", &["headers", name], value);
+        }
+        let references = [
+            ("--header-file", "file", &self.header_files),
+            ("--header-env", "env", &self.header_variables),
+            (
+                "--header-credential",
+                "credential",
+                &self.header_credentials,
+            ),
+        ];
+        for (flag, kind, headers) in references {
+            for header in headers {
+                let (name, reference) = split_header(header, flag)?;
+                target.set(flag, &["headers", name, kind], reference);
+            }
+        }
+        for label in &self.labels {
+            let pair = label.split_once('=');
+            let (name, value) = pair.ok_or("--label: write it as NAME=VALUE")?;
+            target.set("--label", &["labels", name.trim()], value.trim());
+        }
+        target.set(
+            "--subprotocol",
+            &["subprotocols"],
+            self.subprotocols.clone(),
+        );
+        let on_open = self.on_open.iter().map(|text| text.expose().clone());
+        target.set("--on-open", &["on_open"], on_open.collect::<Vec<_>>());
+        if self.no_ping {
+            target.set("--no-ping", &["heartbeat", "kind"], "none");
+        }
+        Ok(())
+    }
+
+    /// How the connection is kept.
+    fn add_policy(&self, target: &mut FlagTarget) {
+        let durations: [(&'static str, &[&str], Duration); 10] = [
+            ("--ping-interval", &["ping_interval"], self.ping_interval),
+            (
+                "--connect-timeout",
+                &["connect_timeout"],
+                self.connect_timeout,
+            ),
+            ("--dns-timeout", &["dns_timeout"], self.dns_timeout),
+            ("--tcp-timeout", &["tcp_timeout"], self.tcp_timeout),
+            (
+                "--upgrade-timeout",
+                &["upgrade_timeout"],
+                self.upgrade_timeout,
+            ),
+            ("--write-timeout", &["write_timeout"], self.write_timeout),
+            ("--close-timeout", &["close_timeout"], self.close_timeout),
+            (
+                "--reconnect-initial",
+                &["reconnect", "initial"],
+                self.reconnect_initial,
+            ),
+            ("--reconnect-max", &["reconnect", "max"], self.reconnect_max),
+            (
+                "--reconnect-reset-after",
+                &["reconnect", "reset_after"],
+                self.reconnect_reset_after,
+            ),
+        ];
+        for (flag, path, duration) in durations {
+            target.set_duration(flag, path, duration);
+        }
+        if let Some(timeout) = self.pong_timeout {
+            target.set_duration("--pong-timeout", &["pong_timeout"], timeout);
+        }
+        if let Some(timeout) = self.path_idle_timeout {
+            target.set_duration("--path-idle-timeout", &["path_idle_timeout"], timeout);
+        }
+        let (factor, jitter) = (self.reconnect_factor, self.reconnect_jitter);
+        target.set("--reconnect-factor", &["reconnect", "factor"], factor);
+        target.set("--reconnect-jitter", &["reconnect", "jitter"], jitter);
+        let (retries, size) = (self.max_retry_limit, self.max_message_size);
+        target.set("--max-retry-limit", &["max_retry_limit"], retries);
+        target.set("--max-message-size", &["max_message_size"], size);
+        if let Some(bounds) = &self.rtt_buckets {
+            let bounds = bounds.iter().map(|bound| format_duration(*bound));
+            let bounds: Vec<String> = bounds.collect();
+            target.set("--rtt-buckets", &["rtt_buckets"], bounds);
         }
     }
 }
@@ -215,56 +296,77 @@ fn bracketed(host: &str) -> String {
 }
 
 /// `Name: value`; the error shows neither, since either may be the secret.
-fn split_header<'a>(text: &'a str, flag: &str) -> Result<(http::HeaderName, &'a str), String> {
+fn split_header<'a>(text: &'a str, flag: &str) -> Result<(&'a str, &'a str), String> {
     let (name, value) = text
         .split_once(':')
         .ok_or_else(|| format!("{flag}: write it as \"Name: value\""))?;
-    let name = http::HeaderName::try_from(name.trim())
-        .map_err(|_| format!("{flag}: what stands before the colon is not a header name"))?;
+    let name = name.trim();
+    if http::HeaderName::try_from(name).is_err() {
+        return Err(format!(
+            "{flag}: what stands before the colon is not a header name"
+        ));
+    }
     Ok((name, value.trim()))
 }
 
 /// Runs the command: its exit status.
 pub(crate) fn run(args: &ClientArgs, level: LogLevel, format: LogFormat) -> u8 {
-    let target = match args.target() {
-        Ok(target) => Arc::new(target),
-        Err(error) => {
-            eprintln!("ws-keepalive client: {error}");
-            return 2;
+    let (target, warnings) = match args.target() {
+        Ok(target) => target,
+        Err(wrong) => {
+            complain_of("client", &wrong);
+            return USAGE;
         }
     };
-    let _logs = logs::init(level, format);
-    let runtime = match tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-    {
-        Ok(runtime) => runtime,
-        Err(error) => {
-            eprintln!("ws-keepalive client: cannot start: {error}");
-            return 1;
+    let logs = logs::init(level, format);
+    app::say_version();
+    for warning in warnings {
+        warn!(event = "config_warning", "{warning}");
+    }
+    let outcome = hold_one(args, target, logs::is_text(format));
+    // Writes what is queued: what comes now is the last line.
+    drop(logs);
+    match outcome {
+        Ok(Outcome::Over(summary, stats)) => {
+            summary.print(&stats);
+            summary.exit_status()
         }
-    };
+        Ok(Outcome::Forced(status)) => status,
+        Err(error) => {
+            complain_of("client", &os::words(&format!("{error:#}")));
+            FAILED
+        }
+    }
+}
+
+/// How it went.
+enum Outcome {
+    Over(Box<Summary>, Arc<TargetStats>),
+    /// A second signal cut the closing short: the exit status.
+    Forced(u8),
+}
+
+fn hold_one(args: &ClientArgs, target: Arc<Target>, text_log: bool) -> anyhow::Result<Outcome> {
+    let mut runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = runtime.enable_all().build().context("cannot start")?;
     let registry = Registry::new();
     registry.reloaded(true);
     let entry = registry.target(target.identity.clone(), &target.policy.rtt_buckets);
     let readiness = admin::Readiness::new();
     let metrics = match args.metrics {
-        true => match serve_metrics(&args.metrics_server, &registry, &readiness) {
-            Ok(metrics) => Some(metrics),
-            Err(error) => {
-                eprintln!("ws-keepalive client: {error}");
-                return 1;
-            }
-        },
+        true => Some(serve_metrics(&args.metrics_server, &registry, &readiness)?),
         false => None,
     };
     readiness.set_ready(true);
-    let status = runtime.block_on(hold_until_lost(args, target, entry.stats().clone()));
+    let held = hold_until_lost(args, target, entry.stats().clone(), text_log);
+    let outcome = runtime.block_on(held);
     readiness.set_ready(false);
+    // A lookup that hangs in the resolver must not hold the exit.
+    runtime.shutdown_background();
     if let Some(metrics) = metrics {
         metrics.shutdown(METRICS_DRAIN);
     }
-    status
+    outcome
 }
 
 fn serve_metrics(
@@ -274,27 +376,28 @@ fn serve_metrics(
 ) -> anyhow::Result<admin::Admin> {
     let bound = admin::bind(listen, "--metrics-server; -m=false turns it off")?;
     let started = admin::start(vec![bound], registry.clone(), readiness.clone(), None)?;
+    app::say_metrics(&started);
     Ok(started)
 }
 
-async fn hold_until_lost(args: &ClientArgs, target: Arc<Target>, stats: Arc<TargetStats>) -> u8 {
-    let mut signals = match Signals::to_stop() {
-        Ok(signals) => signals,
-        Err(error) => {
-            eprintln!("ws-keepalive client: cannot listen to signals: {error}");
-            return 1;
-        }
-    };
+async fn hold_until_lost(
+    args: &ClientArgs,
+    target: Arc<Target>,
+    stats: Arc<TargetStats>,
+    text_log: bool,
+) -> anyhow::Result<Outcome> {
+    let mut signals = Signals::to_stop().context("cannot listen to signals")?;
     let limits = DialLimits {
         concurrency: 1,
         per_second: 1_000,
     };
     let desired = Desired::new(target);
-    let mut summary = Summary::default();
+    let mut summary = Box::<Summary>::default();
     let teller = Teller {
         stats: &stats,
         summary: &mut summary,
         reconnect: args.reconnect,
+        one_reader: text_log,
     };
     let mut stopping = false;
     {
@@ -309,7 +412,7 @@ async fn hold_until_lost(args: &ClientArgs, target: Arc<Target>, stats: Arc<Targ
                 () = &mut held => break,
                 signal = signals.next() => {
                     if stopping {
-                        return signal.exit_status();
+                        return Ok(Outcome::Forced(signal.exit_status()));
                     }
                     stopping = true;
                     desired.stop(Asked::Shutdown);
@@ -317,118 +420,9 @@ async fn hold_until_lost(args: &ClientArgs, target: Arc<Target>, stats: Arc<Targ
             }
         }
     }
-    summary.print(&stats);
-    match (stopping, &summary.last) {
-        (true, _) => 0,
-        (false, Some(Last::Ended(end))) if end.cause == Cause::ClosedNormal => 0,
-        (false, _) => 1,
-    }
+    summary.stopping = stopping;
+    Ok(Outcome::Over(summary, stats))
 }
 
-/// Tells the terminal what happens, and keeps what the last line needs.
-struct Teller<'a> {
-    stats: &'a TargetStats,
-    summary: &'a mut Summary,
-    reconnect: bool,
-}
-
-/// What the last line is made of.
-#[derive(Debug, Default)]
-struct Summary {
-    held: Duration,
-    round_trips: u64,
-    rtt_sum: Duration,
-    rtt_min: Option<Duration>,
-    rtt_max: Duration,
-    last: Option<Last>,
-}
-
-#[derive(Debug)]
-enum Last {
-    Ended(Box<End>),
-    NotConnected { phase: Phase, message: Box<str> },
-}
-
-impl Observer for Teller<'_> {
-    fn observe(&mut self, event: Event) {
-        observe(self.stats, &event);
-        match event {
-            Event::Established(up) => {
-                let peer = up.peer.map(|peer| format!(" ({peer})")).unwrap_or_default();
-                let url = &self.stats.identity().url;
-                say(&format!("established {url}{peer}"));
-            }
-            Event::Pong { rtt: Some(rtt), .. } => {
-                let summary = &mut *self.summary;
-                summary.round_trips += 1;
-                summary.rtt_sum += rtt;
-                summary.rtt_max = summary.rtt_max.max(rtt);
-                summary.rtt_min = Some(summary.rtt_min.map_or(rtt, |min| min.min(rtt)));
-            }
-            Event::Ended(end) => {
-                self.summary.held += end.age;
-                self.summary.last = Some(Last::Ended(end));
-            }
-            Event::DialFailed(failure) => {
-                self.summary.last = Some(Last::NotConnected {
-                    phase: failure.phase,
-                    message: failure.message,
-                });
-            }
-            _ => {}
-        }
-    }
-
-    fn dial_again(&mut self) -> bool {
-        self.reconnect
-    }
-}
-
-impl Summary {
-    /// One line: how long it held, pings, pongs, retries, round trips, and who ended it how.
-    fn print(&self, stats: &TargetStats) {
-        let how = match &self.last {
-            Some(Last::NotConnected { phase, message }) if stats.connects.get() == 0 => {
-                // Nothing was ever held: an error, and the last line on stderr.
-                eprintln!("ws-keepalive client: not connected: {phase}: {message}");
-                return;
-            }
-            Some(Last::NotConnected { phase, message }) => format!("{phase}: {message}"),
-            Some(Last::Ended(end)) => {
-                format!(
-                    "{} ({}, ended by {})",
-                    end.message, end.cause, end.initiator
-                )
-            }
-            None => "asked to stop before it was connected".to_owned(),
-        };
-        let ms = |rtt: Duration| format!("{:.3}", rtt.as_secs_f64() * 1e3);
-        let rtt = match self.rtt_min {
-            Some(min) => {
-                let count = u32::try_from(self.round_trips).unwrap_or(u32::MAX);
-                let avg = self.rtt_sum / count.max(1);
-                format!(
-                    "rtt min/avg/max {}/{}/{} ms",
-                    ms(min),
-                    ms(avg),
-                    ms(self.rtt_max)
-                )
-            }
-            None => "no rtt".to_owned(),
-        };
-        say(&format!(
-            "held {:.1} s: {} pings, {} pongs, {} retries, {rtt}; {how}",
-            self.held.as_secs_f64(),
-            stats.pings_sent.get(),
-            stats.pongs_received.get(),
-            stats.ping_retries.get(),
-        ));
-    }
-}
-
-/// A line on stdout. A reader that went away has no use for it, and is no reason to stop.
-fn say(line: &str) {
-    use std::io::Write;
-    let mut stdout = std::io::stdout().lock();
-    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
-}
+#[cfg(test)]
+mod tests;

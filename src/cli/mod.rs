@@ -8,13 +8,15 @@ mod server;
 mod status;
 mod values;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, Parser, Subcommand};
 
 use crate::config::load::{DEFAULT_FILE, Overrides};
 use crate::config::{LogFormat, LogLevel};
+use crate::os;
 
 /// Asked to stop, or done.
 pub(crate) const DONE: u8 = 0;
@@ -31,7 +33,6 @@ pub(crate) const USAGE: u8 = 2;
     version,
     subcommand_required = true,
     arg_required_else_help = true,
-    disable_help_subcommand = true,
     after_help = "\
 Durations have units: 500ms, 1.5s, 1m30s. Boolean flags take --metrics, --metrics=false, -m=false.
 Configuration: built-in default < file < environment (WS_KEEPALIVE__METRICS__LISTEN) < flag.
@@ -66,9 +67,7 @@ pub(crate) struct Globals {
 enum Command {
     /// Hold every target of a configuration file: the daemon
     Run(run::RunArgs),
-    /// Hold one connection until it is lost
     Client(Box<client::ClientArgs>),
-    /// Be the peer: answer pings, ping back, discard clients that fell silent
     Server(Box<server::ServerArgs>),
     /// Judge a configuration file; show the effective one
     #[command(after_help = "\
@@ -88,7 +87,7 @@ Examples:
 /// Parses the command line, runs the command, gives the exit status. Usage errors end the process
 /// with 2, `--help` and `--version` with 0.
 pub fn main() -> ExitCode {
-    let cli = Cli::parse();
+    let cli = Cli::try_parse().unwrap_or_else(|error| with_tip(error).exit());
     let globals = cli.globals;
     let level = globals.log_level.unwrap_or_default();
     let format = globals.log_format.unwrap_or_default();
@@ -101,6 +100,20 @@ pub fn main() -> ExitCode {
         Command::Reload(args) => reload::run(&args),
     };
     ExitCode::from(status)
+}
+
+/// Says how a boolean flag takes its value to who wrote `-m false`.
+fn with_tip(mut error: clap::Error) -> clap::Error {
+    let value = match error.get(ContextKind::InvalidArg) {
+        Some(ContextValue::String(value)) if value == "true" || value == "false" => value.clone(),
+        _ => return error,
+    };
+    if error.kind() == ErrorKind::UnknownArgument {
+        let tip = format!("a boolean flag takes its value after `=`, as in `-m={value}`");
+        let tip = ContextValue::StyledStrs(vec![tip.into()]);
+        error.insert(ContextKind::Suggested, tip);
+    }
+    error
 }
 
 impl Globals {
@@ -121,6 +134,13 @@ fn complain(words: &str) {
     }
 }
 
+/// The same for a command that has a name of its own.
+fn complain_of(command: &str, words: &str) {
+    for line in words.lines() {
+        eprintln!("ws-keepalive {command}: {line}");
+    }
+}
+
 /// Where the running daemon listens.
 #[derive(Debug, Args)]
 struct SocketArgs {
@@ -135,20 +155,33 @@ struct SocketArgs {
 impl SocketArgs {
     /// `--socket`, else `control.socket` of the environment and of the configuration file, else
     /// the default. The file may be bad: that is just when somebody asks for a reload.
-    fn path(&self) -> PathBuf {
-        let from_environment =
-            || std::env::var_os("WS_KEEPALIVE__CONTROL__SOCKET").map(PathBuf::from);
-        let from_file = || {
-            let file = self.config.as_deref();
-            let text = std::fs::read_to_string(file.unwrap_or(DEFAULT_FILE.as_ref())).ok()?;
-            let (table, _mistakes) = toml::de::DeTable::parse_recoverable(&text);
-            let socket = table.get_ref().get("control")?.get_ref().get("socket")?;
-            Some(PathBuf::from(socket.get_ref().as_str()?))
+    fn path(&self) -> Result<PathBuf, String> {
+        if let Some(socket) = &self.socket {
+            return Ok(socket.clone());
+        }
+        let file = self.config.as_deref().unwrap_or(DEFAULT_FILE.as_ref());
+        let text = match std::fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if self.config.is_some() => {
+                let (file, why) = (file.display(), os::words(&error));
+                return Err(format!("{file}: cannot be read: {why}"));
+            }
+            // The default file need not be there, nor be readable for everybody.
+            Err(_) => String::new(),
         };
-        let path = self.socket.clone();
-        let path = path.or_else(from_environment).or_else(from_file);
-        path.unwrap_or_else(crate::control::default_path)
+        let from_environment = std::env::var_os("WS_KEEPALIVE__CONTROL__SOCKET");
+        let from_environment = from_environment.map(PathBuf::from);
+        let path = from_environment.or_else(|| socket_in(&text, file));
+        Ok(path.unwrap_or_else(crate::control::default_path))
     }
+}
+
+/// `control.socket` of a configuration file; a relative one is beside it.
+fn socket_in(text: &str, file: &Path) -> Option<PathBuf> {
+    let (table, _mistakes) = toml::de::DeTable::parse_recoverable(text);
+    let socket = table.get_ref().get("control")?.get_ref().get("socket")?;
+    let socket = socket.get_ref().as_str()?;
+    Some(file.parent().unwrap_or(Path::new("")).join(socket))
 }
 
 /// Asks the daemon, or says why there is no answer.
@@ -156,7 +189,10 @@ fn ask(
     socket: &SocketArgs,
     command: crate::control::Command,
 ) -> Result<crate::control::Answer, u8> {
-    let path = socket.path();
+    let path = socket.path().map_err(|wrong| {
+        complain(&wrong);
+        USAGE
+    })?;
     crate::control::ask(&path, command).map_err(|error| {
         complain(&error.to_string());
         if let crate::control::AskError::Nobody { .. } = error {

@@ -8,7 +8,7 @@ use clap::{ArgAction, Args};
 use super::{DONE, FAILED, Globals, USAGE, complain};
 use crate::app::{self, Failure};
 use crate::config::Secret;
-use crate::config::duration::parse_duration;
+use crate::config::judge;
 use crate::config::load::{Overrides, Sources};
 
 #[derive(Debug, Args)]
@@ -27,11 +27,12 @@ pub(super) struct RunArgs {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Time between pings, for every target
-    #[arg(short = 'i', long, value_name = "DURATION", value_parser = parse_duration)]
+    #[arg(short = 'i', long, value_name = "DURATION", value_parser = judge::interval)]
     ping_interval: Option<Duration>,
     /// How often an unanswered ping is sent again before the connection is given up, for every
     /// target
-    #[arg(short = 'r', long, value_name = "N")]
+    #[arg(short = 'r', long, value_name = "N", value_parser = judge::retries,
+          allow_negative_numbers = true)]
     max_retry_limit: Option<u32>,
     /// Serve /metrics [default: true]
     #[arg(
@@ -61,6 +62,7 @@ impl RunArgs {
         Sources {
             required: self.config.is_some(),
             file: self.config,
+            remedy: None,
             overrides: Overrides {
                 ping_interval: self.ping_interval,
                 max_retry_limit: self.max_retry_limit,

@@ -9,9 +9,11 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::values::{parse_listen, parse_positive};
-use crate::config::duration::parse_size;
-use crate::config::{Listen, LogFormat, LogLevel, Server};
+use super::complain_of;
+use super::values::{parse_address, parse_listen};
+use crate::app;
+use crate::config::{Listen, LogFormat, LogLevel, Server, judge};
+use crate::os;
 use crate::server::{admin, peer};
 use crate::signal::Signals;
 use crate::stats::Registry;
@@ -35,16 +37,16 @@ const METRICS_DRAIN: Duration = Duration::from_secs(1);
 )]
 pub(crate) struct ServerArgs {
     /// Address to listen on
-    #[arg(short, long, default_value = "0.0.0.0")]
+    #[arg(short, long, value_name = "ADDRESS", default_value = "0.0.0.0", value_parser = parse_address)]
     listen: IpAddr,
     /// Port to listen on; 0 for any free one
     #[arg(short, long, default_value_t = 9000)]
     port: u16,
     /// A client silent this long is pinged, and discarded after twice as long again
-    #[arg(short = 'i', long, value_name = "DURATION", default_value = "5s", value_parser = parse_positive)]
+    #[arg(short = 'i', long, value_name = "DURATION", default_value = "5s", value_parser = judge::interval)]
     ping_interval: Duration,
     /// How long a pinged client may stay silent; default twice the ping interval
-    #[arg(long, value_name = "DURATION", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", value_parser = judge::wait)]
     pong_timeout: Option<Duration>,
     /// Serve /metrics
     #[arg(short, long, value_name = "BOOL", default_value_t = false, num_args = 0..=1,
@@ -54,38 +56,34 @@ pub(crate) struct ServerArgs {
     #[arg(short = 'a', long, value_name = "ADDRESS", default_value = "0.0.0.0:8081", value_parser = parse_listen)]
     metrics_server: Listen,
     /// The `listener` label of its metrics
-    #[arg(long, default_value = "server")]
-    name: String,
+    #[arg(long, default_value = "server", value_parser = judge::name)]
+    name: Box<str>,
     /// Connections held at once; more are refused with 503
-    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = parse_count)]
-    max_connections: usize,
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = judge::count,
+          allow_negative_numbers = true)]
+    max_connections: u32,
     /// Larger messages end the connection with Close 1009
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = parse_size)]
+    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = judge::size)]
     max_message_size: usize,
     /// From accept to the end of the upgrade
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
     handshake_timeout: Duration,
     /// How long a client's Close reply is waited for
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = parse_positive)]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
     close_timeout: Duration,
-}
-
-fn parse_count(text: &str) -> Result<usize, String> {
-    match text.parse() {
-        Ok(0) => Err("must be at least 1".into()),
-        Ok(count) if count <= tokio::sync::Semaphore::MAX_PERMITS => Ok(count),
-        Ok(_) => Err("is too large".into()),
-        Err(_) => Err("must be a whole number".into()),
-    }
 }
 
 /// Runs the command: its exit status.
 pub(crate) fn run(args: &ServerArgs, level: LogLevel, format: LogFormat) -> u8 {
-    let _logs = logs::init(level, format);
-    match serve(args) {
+    let logs = logs::init(level, format);
+    app::say_version();
+    let served = serve(args);
+    // Writes what is queued: what comes now is the last line.
+    drop(logs);
+    match served {
         Ok(status) => status,
         Err(error) => {
-            eprintln!("ws-keepalive server: {error:#}");
+            complain_of("server", &os::words(&format!("{error:#}")));
             1
         }
     }
@@ -93,11 +91,11 @@ pub(crate) fn run(args: &ServerArgs, level: LogLevel, format: LogFormat) -> u8 {
 
 fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
     let config = Arc::new(Server {
-        name: args.name.as_str().into(),
+        name: args.name.clone(),
         listen: SocketAddr::new(args.listen, args.port),
         ping_interval: args.ping_interval,
         pong_timeout: args.pong_timeout.unwrap_or(args.ping_interval * 2),
-        max_connections: args.max_connections,
+        max_connections: args.max_connections as usize,
         max_message_size: args.max_message_size,
         handshake_timeout: args.handshake_timeout,
         close_timeout: args.close_timeout,
@@ -116,12 +114,10 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
     let metrics = match args.metrics {
         true => {
             let bound = admin::bind(&args.metrics_server, "--metrics-server")?;
-            Some(admin::start(
-                vec![bound],
-                registry.clone(),
-                readiness.clone(),
-                None,
-            )?)
+            let (registry, readiness) = (registry.clone(), readiness.clone());
+            let admin = admin::start(vec![bound], registry, readiness, None)?;
+            app::say_metrics(&admin);
+            Some(admin)
         }
         false => None,
     };

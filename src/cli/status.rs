@@ -41,7 +41,7 @@ pub(super) fn run(args: &StatusArgs) -> u8 {
             // Who closed the pipe has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => DONE,
             Err(error) => {
-                complain(&format!("cannot write: {error}"));
+                complain(&format!("cannot write: {}", crate::os::words(&error)));
                 FAILED
             }
         },

@@ -95,6 +95,8 @@ fn help_and_version_are_no_errors() {
         ("ws-keepalive -h", ErrorKind::DisplayHelp),
         ("ws-keepalive -V", ErrorKind::DisplayVersion),
         ("ws-keepalive run --help", ErrorKind::DisplayHelp),
+        ("ws-keepalive help", ErrorKind::DisplayHelp),
+        ("ws-keepalive help client", ErrorKind::DisplayHelp),
     ] {
         let error = parse(line).unwrap_err();
         assert_eq!((error.kind(), error.exit_code()), (kind, 0), "{line}");
@@ -111,10 +113,81 @@ fn the_socket_is_found_in_a_file_that_is_otherwise_bad() {
         socket: None,
         config: Some(file),
     };
-    assert_eq!(named.path(), PathBuf::from("/tmp/here.sock"));
+    assert_eq!(named.path(), Ok(PathBuf::from("/tmp/here.sock")));
+}
+
+#[test]
+fn a_relative_socket_is_beside_the_file_that_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("conf.toml");
+    std::fs::write(&file, "[control]\nsocket = \"here.sock\"\n").unwrap();
+    let named = SocketArgs {
+        socket: None,
+        config: Some(file),
+    };
+    assert_eq!(named.path(), Ok(dir.path().join("here.sock")));
+}
+
+#[test]
+fn a_file_that_was_named_and_cannot_be_read_is_said() {
     let none = SocketArgs {
         socket: None,
-        config: Some(dir.path().join("absent.toml")),
+        config: Some("/nonexistent/x.toml".into()),
     };
-    assert_eq!(none.path(), crate::control::default_path());
+    let wrong = none.path().unwrap_err();
+    assert_eq!(
+        wrong,
+        "/nonexistent/x.toml: cannot be read: No such file or directory"
+    );
+}
+
+#[test]
+fn long_help_says_more_than_short_help() {
+    for (name, words) in [
+        ("client", "Prints `established`"),
+        ("server", "echoes messages on /echo"),
+    ] {
+        let mut root = Cli::command();
+        let command = root.find_subcommand_mut(name).unwrap();
+        let long = command.render_long_help().to_string();
+        assert!(long.contains(words), "{long}");
+        assert!(!command.render_help().to_string().contains(words));
+    }
+}
+
+#[test]
+fn usage_errors_say_what_to_write() {
+    for (line, words) in [
+        ("ws-keepalive client -m false", "-m=false"),
+        ("ws-keepalive run --metrics true", "-m=true"),
+        (
+            "ws-keepalive client -r -1",
+            "must be between 0 and 1000000, not -1",
+        ),
+        (
+            "ws-keepalive run -r -1",
+            "must be between 0 and 1000000, not -1",
+        ),
+        ("ws-keepalive run -i 1ms", "must be at least 10ms"),
+        (
+            "ws-keepalive server -l localhost",
+            "for localhost alone 127.0.0.1",
+        ),
+        ("ws-keepalive server -l 127.0.0.1:90", "without a port"),
+        ("ws-keepalive server -i 1ms", "must be at least 10ms"),
+        ("ws-keepalive server --name=", "must not be empty"),
+        (
+            "ws-keepalive server --max-connections 0",
+            "must be between 1 and",
+        ),
+        (
+            "ws-keepalive server --max-message-size 0",
+            "at least 1 byte",
+        ),
+    ] {
+        let error = with_tip(parse(line).unwrap_err());
+        assert_eq!(error.exit_code(), i32::from(USAGE), "{line}");
+        assert!(error.to_string().contains(words), "{line}: {error}");
+    }
+    assert!(parse("ws-keepalive server -l [::1]").is_ok());
 }

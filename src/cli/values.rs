@@ -1,17 +1,8 @@
-//! Values of flags that more than one command reads.
+//! Values of flags that more than one command reads, beside those the configuration judges.
 
-use std::time::Duration;
+use std::net::IpAddr;
 
-use crate::config::duration::parse_duration;
 use crate::config::{Listen, Secret};
-
-/// A duration with a unit, more than nothing.
-pub(super) fn parse_positive(text: &str) -> Result<Duration, String> {
-    match parse_duration(text)? {
-        Duration::ZERO => Err("must be more than 0".into()),
-        duration => Ok(duration),
-    }
-}
 
 /// Where to listen: an address and port, or `unix:` and a path.
 pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
@@ -22,6 +13,18 @@ pub(super) fn parse_listen(text: &str) -> Result<Listen, String> {
             "expected an address and port such as 127.0.0.1:8080 or [::]:8080, or unix:/path".into()
         }),
     }
+}
+
+/// An address without a port; an IPv6 literal with its brackets or without.
+pub(super) fn parse_address(text: &str) -> Result<IpAddr, String> {
+    let inside = text.strip_prefix('[').and_then(|t| t.strip_suffix(']'));
+    inside.unwrap_or(text).parse().map_err(|_| {
+        let hint = match text {
+            "localhost" => "; for localhost alone 127.0.0.1",
+            _ => "",
+        };
+        format!("expected an address such as 0.0.0.0, 127.0.0.1 or ::1, without a port{hint}")
+    })
 }
 
 /// Takes anything, since an error of clap's would show it.

@@ -5,6 +5,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::{Path, PathBuf};
 
 use super::HeaderSource;
+use crate::os;
 
 impl HeaderSource {
     /// The value as it is now; called for every dial, and once at load to find what is missing.
@@ -44,5 +45,8 @@ impl HeaderSource {
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("cannot read {}: {error}", path.display()))
+    std::fs::read(path).map_err(|error| {
+        let why = os::words(&error);
+        format!("cannot read {}: {why}", path.display())
+    })
 }

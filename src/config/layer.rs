@@ -215,6 +215,8 @@ impl Layer for Document<'_> {
 /// Values given as text under a name: environment variables, flags.
 pub(super) struct TextLayer {
     name: &'static str,
+    /// Whether values are text to be read as what their key asks for.
+    text: bool,
     entries: Vec<Entry>,
 }
 
@@ -223,13 +225,31 @@ struct Entry {
     /// `WS_KEEPALIVE__METRICS__LISTEN`, `--ping-interval`.
     origin: String,
     value: Value,
+    /// Where the keys inside of the value were given, if not there.
+    parts: Vec<(Vec<String>, String)>,
+}
+
+impl Entry {
+    /// Whether what stands at `keys` is in the value at `path`, or the other way round.
+    fn covers(path: &[String], keys: &[&str]) -> bool {
+        path.iter().zip(keys).all(|(a, b)| a == b)
+    }
 }
 
 impl TextLayer {
     pub(super) fn new(name: &'static str) -> Self {
         Self {
             name,
+            text: true,
             entries: Vec::new(),
+        }
+    }
+
+    /// Its values have the types their keys ask for.
+    pub(super) fn typed(name: &'static str) -> Self {
+        Self {
+            text: false,
+            ..Self::new(name)
         }
     }
 
@@ -239,12 +259,29 @@ impl TextLayer {
             path,
             origin,
             value,
+            parts: Vec::new(),
         });
     }
 
     /// Appends to the array at the top-level `key`.
     pub(super) fn push(&mut self, key: &str, origin: String, element: Value) {
-        self.set(vec![key.to_owned()], origin, vec![element].into());
+        self.push_parts(key, origin, element, Vec::new());
+    }
+
+    /// The same, for a table whose keys were given in several places.
+    pub(super) fn push_parts(
+        &mut self,
+        key: &str,
+        origin: String,
+        element: Value,
+        parts: Vec<(Vec<String>, String)>,
+    ) {
+        self.entries.push(Entry {
+            path: vec![key.to_owned()],
+            origin,
+            value: vec![element].into(),
+            parts,
+        });
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -260,7 +297,7 @@ impl TextLayer {
     }
 }
 
-fn insert(dict: &mut Dict, path: &[String], value: Value) {
+pub(super) fn insert(dict: &mut Dict, path: &[String], value: Value) {
     let Some((first, rest)) = path.split_first() else {
         return;
     };
@@ -297,39 +334,39 @@ impl Provider for TextLayer {
 impl Layer for TextLayer {
     fn place(&self, path: &[Step], _key: bool) -> String {
         // Several `--target`: the one at that index.
-        if let [Step::Key(first), Step::Index(index), ..] = path {
+        if let [Step::Key(first), Step::Index(index), inside @ ..] = path {
             let mut same = self.entries.iter().filter(|e| e.path == [first.as_str()]);
             if let Some(entry) = same.nth(*index) {
-                return entry.origin.clone();
+                let keys = leading_keys(inside);
+                let mut parts = entry.parts.iter().filter(|_| !keys.is_empty());
+                let part = parts.find(|(path, _)| Entry::covers(path, &keys));
+                return part.map_or_else(|| entry.origin.clone(), |(_, origin)| origin.clone());
             }
         }
-        let keys: Vec<&str> = path
+        let keys = leading_keys(path);
+        let last = self
+            .entries
             .iter()
-            .map_while(|step| match step {
-                Step::Key(key) => Some(key.as_str()),
-                Step::Index(_) => None,
-            })
-            .collect();
-        let covers = |entry: &&Entry| {
-            let shared = entry.path.len().min(keys.len());
-            entry
-                .path
-                .iter()
-                .zip(&keys)
-                .take(shared)
-                .all(|(a, b)| a == b)
-        };
-        let last = self.entries.iter().rfind(covers);
+            .rfind(|entry| Entry::covers(&entry.path, &keys));
         last.map_or_else(|| self.name.to_owned(), |entry| entry.origin.clone())
     }
 
     fn is_text(&self) -> bool {
-        true
+        self.text
     }
 
     fn source(&self) -> Source {
         Source::Custom(self.name.to_owned())
     }
+}
+
+/// The keys before the first index.
+fn leading_keys(path: &[Step]) -> Vec<&str> {
+    let keys = path.iter().map_while(|step| match step {
+        Step::Key(key) => Some(key.as_str()),
+        Step::Index(_) => None,
+    });
+    keys.collect()
 }
 
 /// A TOML value on its own, as in `--set target.x.labels='{ a = "b" }'`.

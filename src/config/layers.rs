@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::HashSet;
 use std::ffi::OsString;
+use std::path::Path;
 
 use figment::value::{Dict, Tag, Value};
 use figment::{Figment, Profile, Provider};
@@ -53,7 +54,7 @@ impl<'t> Layers<'t> {
         let mut layers = Self {
             environment: environment(variables, mistakes),
             flags: TextLayer::new("flags"),
-            added: TextLayer::new("--target"),
+            added: TextLayer::typed("--target"),
             forced: TextLayer::new("flags for targets"),
             singles: Vec::new(),
             matched: RefCell::default(),
@@ -136,6 +137,9 @@ impl<'t> Layers<'t> {
         for url in &overrides.targets {
             let target = Dict::from([("url".to_owned(), url.expose().as_str().into())]);
             self.added.push("target", "--target".into(), target.into());
+        }
+        if let Some(target) = &overrides.flag_target {
+            target.add_to(&mut self.added, mistakes);
         }
         for set in &overrides.set {
             let Some((path, value)) = set.expose().split_once('=') else {
@@ -286,6 +290,12 @@ impl<'t> Layers<'t> {
         tag
     }
 
+    /// The file that the value with that tag stands in, if it stands in one.
+    pub(super) fn file_of(&self, tag: Tag) -> Option<&Path> {
+        let source = self.figment.get_metadata(tag)?.source.as_ref()?;
+        source.file_path()
+    }
+
     /// Where the value with that tag stands, which is at `path` in its own layer.
     pub(super) fn place_of(&self, tag: Tag, path: &[Step]) -> String {
         let source = self
@@ -341,19 +351,16 @@ fn environment(variables: &[(OsString, OsString)], mistakes: &mut Vec<Mistake>) 
     layer
 }
 
-/// Text as a value: an inline table where the key holds one, so that tables merge key by key.
+/// Text as a value: an inline table where the key holds one, so that tables merge key by key, or
+/// may hold one.
 fn text_value(path: &[String], text: &str) -> Value {
-    let inline = || {
-        parse_toml_value(text)
-            .ok()
-            .filter(|value| value.as_dict().is_some())
-    };
-    let value = if holds_table(path, raw::File::KEYS) || holds_table(path, raw::Target::KEYS) {
-        inline()
-    } else {
-        None
-    };
-    value.unwrap_or_else(|| text.into())
+    let may_hold = |keys| holds_table(path, keys);
+    if !may_hold(raw::File::KEYS) && !may_hold(raw::Target::KEYS) {
+        return text.into();
+    }
+    let parsed = parse_toml_value(text).ok();
+    let inline = parsed.filter(|value| value.as_dict().is_some());
+    inline.unwrap_or_else(|| text.into())
 }
 
 fn holds_table(path: &[String], keys: &[Key]) -> bool {
@@ -364,6 +371,8 @@ fn holds_table(path: &[String], keys: &[Key]) -> bool {
         key.name == first
             && match rest {
                 [] => key.map || !key.keys.is_empty(),
+                // A header's value may be a reference.
+                [_] if key.name == "headers" => true,
                 _ => holds_table(rest, key.keys),
             }
     })

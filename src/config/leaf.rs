@@ -15,6 +15,7 @@ pub(super) use label::Labels;
 pub(super) use listen::{Addresses, ListenAddress};
 pub(crate) use request::WsUrl;
 pub(super) use request::{HeaderTable, Subprotocols};
+pub(super) use request::{header_name, header_value, subprotocols};
 
 use super::duration::{format_duration, is_bare_number, parse_duration, parse_size};
 use super::read::{Read, Reader, integer, nearest};
@@ -70,7 +71,13 @@ impl Read for Positive {
             _ => return reader.expected("a duration such as \"10s\"", value),
         };
         if is_bare_number(text) {
-            return reader.mistake(format!("needs a unit: \"{text}s\"?"));
+            // As it is to be written: in a file a string.
+            let quote = if reader.text(value).is_some() {
+                ""
+            } else {
+                "\""
+            };
+            return reader.mistake(format!("needs a unit: {quote}{text}s{quote}?"));
         }
         match parse_duration(text) {
             Ok(Duration::ZERO) => reader.mistake("must be longer than 0"),

@@ -5,15 +5,20 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::flags::FlagTarget;
 use super::layer::Document;
 use super::layers::Layers;
 pub(crate) use super::mistake::{Mistake, Report};
 use super::print;
-use super::resolve::resolve;
+use super::resolve::{Variable, resolve};
 use super::{Config, LogFormat, LogLevel, Secret};
+use crate::os;
 
 /// Read when `--config` is not given.
 pub(crate) const DEFAULT_FILE: &str = "/etc/ws-keepalive.toml";
+
+/// What to do about a missing file when `run` is what was asked for.
+const RUN_REMEDY: &str = "name one by --config, or a target by --target URL";
 
 /// Where the configuration comes from. Kept for the life of the process: a reload calls [`load`]
 /// with the same sources, so overrides keep winning.
@@ -24,6 +29,8 @@ pub(crate) struct Sources {
     /// `--config` was given: the file must exist. Otherwise it may be missing if there is a
     /// `--target`.
     pub(crate) required: bool,
+    /// What to do about a missing [`DEFAULT_FILE`]; `None` for what helps `run`.
+    pub(crate) remedy: Option<&'static str>,
     pub(crate) overrides: Overrides,
 }
 
@@ -65,6 +72,8 @@ pub(crate) struct Overrides {
     pub(crate) set: Vec<Secret<String>>,
     /// `--target URL`, as given, in order. May hold secrets.
     pub(crate) targets: Vec<Secret<String>>,
+    /// A target that flags describe key by key.
+    pub(crate) flag_target: Option<FlagTarget>,
 }
 
 /// A configuration that holds together, and what was read for it.
@@ -89,8 +98,19 @@ pub(crate) fn explain(sources: &Sources) -> Result<(Loaded, String), Report> {
 }
 
 /// What flags alone say: no file, no environment. For commands that hold one connection.
-pub(crate) fn load_flags(overrides: &Overrides) -> Result<Loaded, Report> {
-    judge(&[], &Vec::new(), overrides, Vec::new(), |_, loaded| loaded)
+pub(crate) fn load_flags(target: FlagTarget) -> Result<Loaded, Report> {
+    let overrides = Overrides {
+        flag_target: Some(target),
+        ..Overrides::default()
+    };
+    let given = Given {
+        files: &[],
+        variables: &[],
+        overrides: &overrides,
+    };
+    // Secrets may be kept in variables all the same.
+    let variable = |name: &str| std::env::var_os(name);
+    judge(given, &variable, Vec::new(), |_, loaded| loaded)
 }
 
 /// The process's environment; it does not change while we run.
@@ -116,17 +136,34 @@ pub(super) fn load_with<T>(
 ) -> Result<T, Report> {
     let mut mistakes = Vec::new();
     let files = read_files(sources, &mut mistakes);
-    judge(&files, variables, &sources.overrides, mistakes, finish)
+    let given = Given {
+        files: &files,
+        variables,
+        overrides: &sources.overrides,
+    };
+    let variable = |name: &str| {
+        let found = variables.iter().find(|(known, _)| known == name);
+        found.map(|(_, value)| value.clone())
+    };
+    judge(given, &variable, mistakes, finish)
+}
+
+/// What the layers are made of.
+#[derive(Clone, Copy)]
+struct Given<'a> {
+    files: &'a [(PathBuf, String)],
+    variables: &'a [(OsString, OsString)],
+    overrides: &'a Overrides,
 }
 
 /// Parses, layers and resolves; `mistakes` are those already found.
 fn judge<T>(
-    files: &[(PathBuf, String)],
-    variables: &[(OsString, OsString)],
-    overrides: &Overrides,
+    given: Given<'_>,
+    variable: Variable<'_>,
     mut mistakes: Vec<Mistake>,
     finish: impl FnOnce(&Layers<'_>, Loaded) -> T,
 ) -> Result<T, Report> {
+    let files = given.files;
     let documents: Vec<Document<'_>> = files
         .iter()
         .enumerate()
@@ -134,15 +171,9 @@ fn judge<T>(
         .collect();
     // Half a file makes no sense as a whole: a table may have lost what others refer to.
     let whole = mistakes.is_empty();
-    let layers = Layers::new(documents, variables, overrides, &mut mistakes);
+    let layers = Layers::new(documents, given.variables, given.overrides, &mut mistakes);
     let mut warnings = Vec::new();
-    let config = whole.then(|| {
-        let variable = |name: &str| {
-            let found = variables.iter().find(|(known, _)| known == name);
-            found.map(|(_, value)| value.clone())
-        };
-        resolve(&layers, &variable, &mut mistakes, &mut warnings)
-    });
+    let config = whole.then(|| resolve(&layers, variable, &mut mistakes, &mut warnings));
     match config {
         Some(config) if mistakes.is_empty() => {
             let files = files.iter().map(|(path, _)| path.clone()).collect();
@@ -175,13 +206,16 @@ fn read_files(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, S
         Ok(text) => files.push((sources.path().to_owned(), text)),
         Err(error) if error.kind() == io::ErrorKind::NotFound && !sources.required => {
             if sources.overrides.targets.is_empty() {
-                let message = "no such file; name one by --config, or a target by --target URL";
-                missing(sources.path(), message.into());
+                let remedy = sources.remedy.unwrap_or(RUN_REMEDY);
+                missing(sources.path(), format!("no such file; {remedy}"));
             }
             return files;
         }
         Err(error) => {
-            missing(sources.path(), format!("cannot be read: {error}"));
+            missing(
+                sources.path(),
+                format!("cannot be read: {}", os::words(&error)),
+            );
             return files;
         }
     }
@@ -190,7 +224,7 @@ fn read_files(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, S
         Ok(entries) => entries,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return files,
         Err(error) => {
-            missing(&directory, format!("cannot be read: {error}"));
+            missing(&directory, format!("cannot be read: {}", os::words(&error)));
             return files;
         }
     };
@@ -198,7 +232,7 @@ fn read_files(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, S
     for entry in entries {
         match entry {
             Ok(entry) => paths.push(entry.path()),
-            Err(error) => missing(&directory, format!("cannot be read: {error}")),
+            Err(error) => missing(&directory, format!("cannot be read: {}", os::words(&error))),
         }
     }
     // Hidden files are those an editor or Kubernetes is still writing.
@@ -212,7 +246,7 @@ fn read_files(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, S
     for path in paths {
         match read_text(&path) {
             Ok(text) => files.push((path, text)),
-            Err(error) => missing(&path, format!("cannot be read: {error}")),
+            Err(error) => missing(&path, format!("cannot be read: {}", os::words(&error))),
         }
     }
     files

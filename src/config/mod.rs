@@ -3,7 +3,9 @@
 
 mod chain;
 pub(crate) mod duration;
+pub(crate) mod flags;
 mod header;
+pub(crate) mod judge;
 mod layer;
 mod layers;
 mod leaf;

@@ -93,7 +93,7 @@ section! {
 section! {
     /// The control socket.
     Control {
-        /// Its path. Default: `control.sock` in `$RUNTIME_DIRECTORY`; without that variable there is no socket.
+        /// Its path, a relative one from the directory of this file. Default: `control.sock` in `$RUNTIME_DIRECTORY`; without that variable there is no socket.
         socket: FilePath,
     }
 }

@@ -178,6 +178,12 @@ impl<'a> Reader<'a> {
         value.as_str().filter(|_| text)
     }
 
+    /// The same, and nothing of what was judged before.
+    pub(super) fn judged_text<'v>(&self, value: &'v Value) -> Option<&'v str> {
+        let text = self.judge.as_ref().is_some_and(|j| j.layer.is_text());
+        value.as_str().filter(|_| text)
+    }
+
     /// A table; as text, an inline table.
     pub(super) fn table<'v>(&mut self, value: &'v Value) -> Option<Cow<'v, Dict>> {
         if let Value::Dict(_, dict) = value {

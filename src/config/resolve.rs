@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +49,7 @@ pub(super) fn resolve(
     Config {
         log: log(&read_section(section("log"))),
         metrics: metrics(&read_section(section("metrics"))),
-        control: control(&read_section(section("control")), variable),
+        control: control(&read_section(section("control")), layers, variable),
         server: section("server").map(|value| server(&read_section(Some(value)))),
         dial: dial(&read_section(section("dial"))),
         targets,
@@ -78,13 +78,16 @@ fn metrics(raw: &raw::Metrics) -> Metrics {
     }
 }
 
-fn control(raw: &raw::Control, variable: Variable<'_>) -> Option<PathBuf> {
-    raw.socket.get().map(|path| path.0.clone()).or_else(|| {
-        // systemd separates several RuntimeDirectory= by colons.
-        let directories = variable("RUNTIME_DIRECTORY")?;
-        let first = std::env::split_paths(&directories).next()?;
-        (!first.as_os_str().is_empty()).then(|| first.join("control.sock"))
-    })
+fn control(raw: &raw::Control, layers: &Layers<'_>, variable: Variable<'_>) -> Option<PathBuf> {
+    if let Field::Set(path, tag) = &raw.socket {
+        // A path in a file means the same whoever reads it, wherever they stand.
+        let directory = layers.file_of(*tag).and_then(Path::parent);
+        return Some(directory.map_or_else(|| path.0.clone(), |dir| dir.join(&path.0)));
+    }
+    // systemd separates several RuntimeDirectory= by colons.
+    let directories = variable("RUNTIME_DIRECTORY")?;
+    let first = std::env::split_paths(&directories).next()?;
+    (!first.as_os_str().is_empty()).then(|| first.join("control.sock"))
 }
 
 fn server(raw: &raw::Server) -> Server {

@@ -53,6 +53,7 @@ impl Files {
             file: Some(self.main()),
             required: true,
             overrides,
+            ..Sources::default()
         }
     }
 
@@ -76,7 +77,7 @@ fn sources(path: PathBuf) -> Sources {
     Sources {
         file: Some(path),
         required: true,
-        overrides: Overrides::default(),
+        ..Sources::default()
     }
 }
 

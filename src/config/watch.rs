@@ -20,6 +20,7 @@ use notify::{RecommendedWatcher, RecursiveMode, Watcher};
 use tracing::warn;
 
 use super::load::Sources;
+use crate::os;
 use crate::reload::{ReloadRequest, ReloadSender, Trigger};
 
 /// Quiet time after an event before the files are read: an editor writes more than once.
@@ -202,7 +203,11 @@ impl Directories {
 }
 
 fn cannot_watch(error: &notify::Error) {
-    warn!(%error, "cannot watch the configuration's directory; reading it every 2 s instead");
+    let error = os::words(error);
+    warn!(
+        error,
+        "cannot watch the configuration's directory; reading it every 2 s instead"
+    );
 }
 
 /// The directories whose entries decide what the configuration is.

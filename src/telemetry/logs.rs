@@ -72,6 +72,11 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
     }
 }
 
+/// Whether lines of this format are for people: they stand among what a command prints.
+pub(crate) fn is_text(format: LogFormat) -> bool {
+    Lines::for_stderr(format) == Lines::Text
+}
+
 /// Our own lines at `level`; those of libraries at warn, for some of them write request headers,
 /// Authorization among them, at their finer levels.
 fn filter(level: LogLevel) -> Targets {

@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tracing::{Level, debug, info, warn};
 
 use super::targets_json::asked_for;
-use super::words::{coarse, escape, exact, from_fn, outage_id};
+use super::words::{age, escape, exact, from_fn, outage_id};
 use crate::proto::event::{DialFailure, End, Established, Event, Phase};
 use crate::stats::TargetStats;
 
@@ -131,7 +131,7 @@ fn ended(stats: &TargetStats, end: &End) {
 /// The record in one sentence.
 fn sentence(end: &End) -> impl fmt::Display {
     from_fn(|f| {
-        write!(f, "{} after {}", escape(&end.message), coarse(end.age))?;
+        write!(f, "{} after {}", escape(&end.message), age(end.age))?;
         match end.since_last_frame_in {
             Some(since) => write!(f, "; last frame in {} ago", exact(since))?,
             None => f.write_str("; no frame in")?,

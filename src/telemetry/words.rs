@@ -55,6 +55,18 @@ pub(crate) fn exact(duration: Duration) -> impl fmt::Display {
     })
 }
 
+/// How long something lasted: below a minute with a decimal, cut and not rounded, so that 7.99 s
+/// are not 8; above it `3m12s`, as [`coarse`] has it.
+pub(crate) fn age(duration: Duration) -> impl fmt::Display {
+    from_fn(move |f| match duration.as_secs() {
+        0..60 => {
+            let tenths = duration.as_millis() / 100;
+            write!(f, "{}.{} s", tenths / 10, tenths % 10)
+        }
+        _ => write!(f, "{}", coarse(duration)),
+    })
+}
+
 /// A long duration in whole seconds, its two or three leading units: `2s`, `3m12s`, `1h2m3s`,
 /// `5d4h`. Below a second it is exact.
 pub(crate) fn coarse(duration: Duration) -> impl fmt::Display {
@@ -88,6 +100,14 @@ mod tests {
             (ms(446_400_000), "5d4h"),
         ] {
             assert_eq!(coarse(duration).to_string(), words);
+        }
+        for (duration, words) in [
+            (ms(0), "0.0 s"),
+            (ms(7_990), "7.9 s"),
+            (ms(59_999), "59.9 s"),
+            (ms(60_000), "1m0s"),
+        ] {
+            assert_eq!(age(duration).to_string(), words);
         }
         assert_eq!(exact(ms(12)).to_string(), "12.0 ms");
         assert_eq!(exact(ms(1_310)).to_string(), "1.3 s");

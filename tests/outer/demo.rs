@@ -18,7 +18,10 @@ fn the_demonstration_reaches_itself_twice_and_tries_a_third_that_nobody_serves()
         text = text.replace(&from, &format!(":{to}"));
     }
     let dir = ConfigDir::new();
-    dir.overwrite(&text);
+    // A relative path is beside the file.
+    let (socket, own) = ("/tmp/ws-keepalive-demo.sock", "demo.sock");
+    assert!(text.contains(socket), "no {socket} in {path}");
+    dir.overwrite(&text.replace(socket, own));
     let file = dir.file();
     let arguments = ["run", "--config", file.to_str().unwrap()];
     let mut process = Process::spawn("run", &mut program(&arguments));
@@ -40,6 +43,12 @@ fn the_demonstration_reaches_itself_twice_and_tries_a_third_that_nobody_serves()
             Err(format!("{seen:?}, {failures:?} failures"))
         }
     });
+    for (command, words) in [("status", "nobody"), ("reload", "kept 3")] {
+        let asked = program(&[command, "--config", file.to_str().unwrap()]).output();
+        let asked = asked.unwrap();
+        let out = String::from_utf8_lossy(&asked.stdout);
+        assert!(asked.status.success() && out.contains(words), "{asked:?}");
+    }
     process.signal(Signal::INT);
     assert_eq!(exit_code(process.wait(secs(5.0))), 0);
 }

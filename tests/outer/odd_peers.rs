@@ -419,6 +419,11 @@ fn client_says_in_one_line_which_end_it_was_and_exits_1_unless_the_peer_closed_1
                 let mut plain = err.iter().filter(|line| !line.starts_with('{'));
                 let line = plain.next().unwrap();
                 assert_eq!(plain.next(), None, "{script:?}: one line: {err:#?}");
+                assert_eq!(
+                    err.last(),
+                    Some(line),
+                    "{script:?}: the last line: {err:#?}"
+                );
                 (line, never.to_owned() + how)
             }
         };

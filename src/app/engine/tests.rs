@@ -73,6 +73,7 @@ impl Bench {
                 targets: vec![Secret::new("ws://localhost:1/flag".to_owned())],
                 ..Overrides::default()
             },
+            ..Sources::default()
         };
         std::fs::write(sources.path(), text).unwrap();
         let seen = Seen::new(&sources);
@@ -222,7 +223,10 @@ async fn a_change_of_the_servers_settings_leaves_its_port_open() {
         .reload_with(&server(port, "ping_interval = '7s'"))
         .await
         .unwrap();
-    assert_eq!(changes.listeners, [format!("server on 127.0.0.1:{port}")]);
+    assert_eq!(
+        changes.listeners,
+        [format!("server restarted on 127.0.0.1:{port}")]
+    );
     TcpStream::connect(("127.0.0.1", port)).await.unwrap();
     // An equal configuration leaves it alone.
     let changes = bench.reload().await.unwrap();
@@ -260,4 +264,27 @@ async fn a_drain_answers_those_who_still_wait_for_a_reload() {
     assert!(bench.reload.is_closed());
     let outcome = tokio::time::timeout(Duration::from_secs(5), outcome);
     assert!(outcome.await.unwrap().is_err());
+}
+
+#[tokio::test]
+async fn a_warning_is_said_again_only_when_it_changed() {
+    let text = |idle: &str| {
+        format!(
+            "[metrics]\nenabled = false\n[[target]]\nurl = 'ws://localhost:1/slow'\n\
+             path_idle_timeout = '{idle}'\n"
+        )
+    };
+    let mut bench = Bench::new(&text("20s"));
+    let first = bench.engine.warned.clone();
+    assert_eq!(first.len(), 1, "{first:?}");
+    bench.reload_with(&text("20s")).await.unwrap();
+    assert_eq!(new_warnings(&first, &bench.engine.warned).count(), 0);
+    bench.reload_with(&text("19s")).await.unwrap();
+    let said: Vec<_> = new_warnings(&first, &bench.engine.warned).collect();
+    assert!(
+        matches!(&said[..], [warning] if warning.contains("19s")),
+        "{said:?}"
+    );
+    bench.reload_with(&text("1m")).await.unwrap();
+    assert!(bench.engine.warned.is_empty());
 }

@@ -112,19 +112,12 @@ impl Read for HeaderTable {
         let mut headers = Self::default();
         for (name, value) in reader.table(value)?.iter() {
             reader.within(name.as_str().into(), |reader| {
-                let parsed = match http::HeaderName::from_bytes(name.as_bytes()) {
-                    Ok(parsed) if is_ours(parsed.as_str()) => {
-                        reader.key_mistake("is set by the upgrade itself; remove it");
-                        None
-                    }
-                    Ok(parsed) => Some(parsed),
-                    Err(_) => {
-                        reader.key_mistake("is no header name");
-                        None
-                    }
-                };
+                let parsed = header_name(name);
+                if let Err(wrong) = &parsed {
+                    reader.key_mistake(wrong);
+                }
                 let source = <HeaderSource as Read>::read(value, reader);
-                if let (Some(parsed), Some(source)) = (parsed, source) {
+                if let (Ok(parsed), Some(source)) = (parsed, source) {
                     let key = parsed.as_str().into();
                     if headers.0.insert(key, (parsed, source)).is_some() {
                         reader.key_mistake(
@@ -135,6 +128,25 @@ impl Read for HeaderTable {
             });
         }
         Some(headers)
+    }
+}
+
+/// Judges the name of a header of the upgrade request.
+pub(in crate::config) fn header_name(name: &str) -> Result<http::HeaderName, String> {
+    match http::HeaderName::from_bytes(name.as_bytes()) {
+        Ok(parsed) if is_ours(parsed.as_str()) => {
+            Err("is set by the upgrade itself; remove it".into())
+        }
+        Ok(parsed) => Ok(parsed),
+        Err(_) => Err("is no header name".into()),
+    }
+}
+
+/// Judges the value of a header; what it says does not show it.
+pub(in crate::config) fn header_value(value: &str) -> Result<(), String> {
+    match http::HeaderValue::from_str(value) {
+        Ok(_) => Ok(()),
+        Err(_) => Err("holds a character that no header may".into()),
     }
 }
 
@@ -160,11 +172,13 @@ fn is_ours(name: &str) -> bool {
 impl Read for HeaderSource {
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
         const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
-        let inline = reader.text(value).is_some_and(|text| text.starts_with('{'));
+        // A value may be JSON: only what the environment and flags give can be a table as text.
+        let inline = reader.judged_text(value);
+        let inline = inline.is_some_and(|text| text.starts_with('{'));
         if let Some(text) = value.as_str().filter(|_| !inline) {
-            return match http::HeaderValue::from_str(text) {
-                Ok(_) => Some(Self::Literal(Secret::new(text.into()))),
-                Err(_) => reader.mistake("holds a character that no header may"),
+            return match header_value(text) {
+                Ok(()) => Some(Self::Literal(Secret::new(text.into()))),
+                Err(wrong) => reader.mistake(wrong),
             };
         }
         if !inline && !matches!(value, Value::Dict(..)) {
@@ -204,20 +218,30 @@ schema!(Subprotocols, { "type": "array", "items": { "type": "string" }, "uniqueI
 impl Read for Subprotocols {
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
         let names = Vec::<Name>::read(value, reader)?;
-        let mut offered: Vec<Box<str>> = Vec::with_capacity(names.len());
-        for Name(name) in names {
-            // RFC 6455 section 4.1: unique, and tokens of RFC 9110 section 5.6.2, as header names are.
-            if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
-                let shown = name.escape_debug();
-                return reader.mistake(format!(
-                    "`{shown}` is no token: letters, digits and !#$%&'*+-.^_`|~"
-                ));
-            }
-            if offered.contains(&name) {
-                return reader.mistake(format!("`{name}` is there twice"));
-            }
-            offered.push(name);
+        match subprotocols(names.iter().map(|Name(name)| &**name)) {
+            Ok(offered) => Some(Self(offered)),
+            Err(wrong) => reader.mistake(wrong),
         }
-        Some(Self(offered))
     }
+}
+
+/// Judges subprotocols to offer: RFC 6455 section 4.1 wants them unique, and tokens of RFC 9110
+/// section 5.6.2, as header names are.
+pub(in crate::config) fn subprotocols<'a>(
+    names: impl IntoIterator<Item = &'a str>,
+) -> Result<Vec<Box<str>>, String> {
+    let mut offered: Vec<Box<str>> = Vec::new();
+    for name in names {
+        if http::HeaderName::from_bytes(name.as_bytes()).is_err() {
+            let shown = name.escape_debug();
+            return Err(format!(
+                "`{shown}` is no token: letters, digits and !#$%&'*+-.^_`|~"
+            ));
+        }
+        if offered.iter().any(|there| **there == *name) {
+            return Err(format!("`{name}` is there twice"));
+        }
+        offered.push(name.into());
+    }
+    Ok(offered)
 }

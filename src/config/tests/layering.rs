@@ -174,6 +174,7 @@ fn a_missing_default_file_is_fine_with_a_target() {
             targets: vec![Secret::new("ws://example.com".into())],
             ..Overrides::default()
         },
+        ..Sources::default()
     };
     let loaded = load_in(&sources, &Vec::new()).unwrap();
     assert_eq!((loaded.config.targets.len(), loaded.files.len()), (1, 0));
@@ -192,4 +193,38 @@ fn the_runtime_directory_gives_the_control_socket() {
     let env = variables(&[("RUNTIME_DIRECTORY", "/run/a:/run/b")]);
     let loaded = load_in(&files.sources(Overrides::default()), &env).unwrap();
     assert_eq!(loaded.config.control, Some("/run/a/control.sock".into()));
+}
+
+#[test]
+fn a_relative_control_socket_is_beside_the_file_that_names_it() {
+    let files = Files::new("[control]\nsocket = \"x.sock\"\n");
+    let loaded = files.load().unwrap();
+    let beside = files.directory.path().join("x.sock");
+    assert_eq!(loaded.config.control, Some(beside));
+    // What the environment says is about the process.
+    let env = variables(&[("WS_KEEPALIVE__CONTROL__SOCKET", "y.sock")]);
+    let loaded = load_in(&files.sources(Overrides::default()), &env).unwrap();
+    assert_eq!(loaded.config.control, Some("y.sock".into()));
+}
+
+#[test]
+fn a_header_may_hold_json_in_a_file_and_be_a_reference_in_a_flag() {
+    let files = Files::new(
+        "[[target]]\nname = \"a\"\nurl = \"ws://example.com\"\nheaders = { X-Json = '{\"a\":1}' }\n",
+    );
+    let header = |overrides| {
+        let loaded = load_in(&files.sources(overrides), &Vec::new()).unwrap();
+        loaded.config.targets[0].connection.headers.clone()
+    };
+    let name = http::HeaderName::from_static("x-json");
+    let literal = HeaderSource::Literal(Secret::new("{\"a\":1}".into()));
+    assert_eq!(
+        header(Overrides::default()),
+        [(name.clone(), literal.clone())]
+    );
+    let file = files.main().display().to_string();
+    let set = format!("a.headers.X-Json={{ file = \"{file}\" }}");
+    // A configuration file's text has line breaks, which no header may.
+    let wrong = files.report(sets(&[&set]), &Vec::new());
+    assert!(wrong.contains("no header may"), "{wrong}");
 }

@@ -1,0 +1,233 @@
+//! What `client` tells: the connection as it comes up, and one line on the way out.
+
+use std::io::Write;
+use std::time::Duration;
+
+use tracing::subscriber::{NoSubscriber, with_default};
+
+use crate::cli::{DONE, FAILED, complain_of};
+use crate::client::hold::Observer;
+use crate::proto::close::Cause;
+use crate::proto::event::{End, Event, Phase};
+use crate::stats::TargetStats;
+use crate::telemetry::observe::observe;
+
+/// Tells the terminal what happens, and keeps what the last line needs.
+pub(super) struct Teller<'a> {
+    pub(super) stats: &'a TargetStats,
+    pub(super) summary: &'a mut Summary,
+    pub(super) reconnect: bool,
+    /// Whoever reads the log reads the last line, too.
+    pub(super) one_reader: bool,
+}
+
+/// What the last line is made of.
+#[derive(Debug, Default)]
+pub(super) struct Summary {
+    held: Duration,
+    round_trips: u64,
+    rtt_sum: Duration,
+    rtt_min: Option<Duration>,
+    rtt_max: Duration,
+    last: Option<Last>,
+    /// Whether a signal asked for the end.
+    pub(super) stopping: bool,
+}
+
+#[derive(Debug)]
+enum Last {
+    Ended(Box<End>),
+    NotConnected { phase: Phase, message: Box<str> },
+}
+
+impl Observer for Teller<'_> {
+    fn observe(&mut self, event: Event) {
+        // A dial that failed for good is the last line.
+        let repeated = self.one_reader && !self.reconnect;
+        if repeated && matches!(event, Event::DialFailed(_)) {
+            with_default(NoSubscriber::default(), || observe(self.stats, &event));
+        } else {
+            observe(self.stats, &event);
+        }
+        match event {
+            Event::Established(up) => {
+                let peer = up.peer.map(|peer| format!(" ({peer})")).unwrap_or_default();
+                let url = &self.stats.identity().url;
+                say(&format!("established {url}{peer}"));
+            }
+            Event::Pong { rtt: Some(rtt), .. } => {
+                let summary = &mut *self.summary;
+                summary.round_trips += 1;
+                summary.rtt_sum += rtt;
+                summary.rtt_max = summary.rtt_max.max(rtt);
+                summary.rtt_min = Some(summary.rtt_min.map_or(rtt, |min| min.min(rtt)));
+            }
+            Event::Ended(end) => {
+                self.summary.held += end.age;
+                self.summary.last = Some(Last::Ended(end));
+            }
+            Event::DialFailed(failure) => {
+                self.summary.last = Some(Last::NotConnected {
+                    phase: failure.phase,
+                    message: failure.message,
+                });
+            }
+            _ => {}
+        }
+    }
+
+    fn dial_again(&mut self) -> bool {
+        self.reconnect
+    }
+}
+
+impl Summary {
+    /// How it ended, in words, and whose exit status that is.
+    fn ending(&self) -> String {
+        match (&self.last, self.stopping) {
+            (None, _) => "asked to stop before it was connected".to_owned(),
+            (Some(Last::NotConnected { phase, message }), true) => {
+                format!("asked to stop while not connected ({phase}: {message})")
+            }
+            (Some(Last::NotConnected { phase, message }), false) => {
+                format!("not connected: {phase}: {message}")
+            }
+            (Some(Last::Ended(end)), stopping) => {
+                let how = format!(
+                    "{} ({}, ended by {})",
+                    end.message, end.cause, end.initiator
+                );
+                match stopping && end.cause != Cause::Shutdown {
+                    true => format!("asked to stop while not connected, after {how}"),
+                    false => how,
+                }
+            }
+        }
+    }
+
+    /// The exit status: 0 if the end was asked for, by us or by a peer that closed with 1000.
+    pub(super) fn exit_status(&self) -> u8 {
+        match &self.last {
+            _ if self.stopping => DONE,
+            Some(Last::Ended(end)) if end.cause == Cause::ClosedNormal => DONE,
+            _ => FAILED,
+        }
+    }
+
+    /// One line: how long it held, pings, pongs, retries, round trips, and who ended it how.
+    pub(super) fn print(&self, stats: &TargetStats) {
+        let how = self.ending();
+        if stats.connects.get() == 0 && !self.stopping {
+            // Nothing was ever held: an error, and the last line on stderr.
+            return complain_of("client", &how);
+        }
+        let ms = |rtt: Duration| format!("{:.3}", rtt.as_secs_f64() * 1e3);
+        let rtt = match self.rtt_min {
+            Some(min) => {
+                let count = u32::try_from(self.round_trips).unwrap_or(u32::MAX);
+                let avg = self.rtt_sum / count.max(1);
+                format!(
+                    "rtt min/avg/max {}/{}/{} ms",
+                    ms(min),
+                    ms(avg),
+                    ms(self.rtt_max)
+                )
+            }
+            None => "no rtt".to_owned(),
+        };
+        say(&format!(
+            "held {:.1} s: {} pings, {} pongs, {} retries, {rtt}; {how}",
+            self.held.as_secs_f64(),
+            stats.pings_sent.get(),
+            stats.pongs_received.get(),
+            stats.ping_retries.get(),
+        ));
+    }
+}
+
+/// A line on stdout. A reader that went away has no use for it, and is no reason to stop.
+fn say(line: &str) {
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+    use crate::proto::close::Initiator;
+
+    fn ended(cause: Cause, message: &str) -> Last {
+        Last::Ended(Box::new(End {
+            at: SystemTime::UNIX_EPOCH,
+            outage_id: 0,
+            cause,
+            initiator: Initiator::Peer,
+            message: message.into(),
+            received: None,
+            sent: None,
+            age: Duration::ZERO,
+            since_last_frame_in: None,
+            since_last_frame_out: None,
+            outstanding_pings: 0,
+            retries: 0,
+            local: None,
+            peer: None,
+        }))
+    }
+
+    fn refused() -> Last {
+        Last::NotConnected {
+            phase: Phase::Tcp,
+            message: "Connection refused".into(),
+        }
+    }
+
+    #[test]
+    fn the_last_line_says_who_ended_it() {
+        let vanished = || ended(Cause::Fin, "peer vanished");
+        let closed = ended(Cause::ClosedNormal, "closed");
+        for (last, stopping, words, status) in [
+            (None, true, "asked to stop before it was connected", 0),
+            (
+                Some(refused()),
+                false,
+                "not connected: tcp: Connection refused",
+                1,
+            ),
+            (
+                Some(refused()),
+                true,
+                "asked to stop while not connected (tcp: Connection refused)",
+                0,
+            ),
+            (
+                Some(vanished()),
+                false,
+                "peer vanished (fin, ended by peer)",
+                1,
+            ),
+            (
+                Some(vanished()),
+                true,
+                "asked to stop while not connected, after peer vanished (fin, ended by peer)",
+                0,
+            ),
+            (
+                Some(closed),
+                false,
+                "closed (closed_normal, ended by peer)",
+                0,
+            ),
+        ] {
+            let summary = Summary {
+                last,
+                stopping,
+                ..Summary::default()
+            };
+            assert_eq!(summary.ending(), words);
+            assert_eq!(summary.exit_status(), status, "{words}");
+        }
+    }
+}

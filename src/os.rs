@@ -1,0 +1,32 @@
+//! What the operating system says, in words for people.
+
+use std::fmt::Display;
+
+/// An error without the `(os error 111)` that Rust adds: the words before it say the same.
+pub(crate) fn words(error: &impl Display) -> String {
+    const MARK: &str = " (os error ";
+    let mut words = error.to_string();
+    while let Some(start) = words.find(MARK) {
+        let Some(length) = words[start..].find(')') else {
+            break;
+        };
+        words.replace_range(start..=start + length, "");
+    }
+    words
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_number_is_left_out_wherever_it_stands() {
+        let refused = std::io::Error::from_raw_os_error(nix::libc::ECONNREFUSED);
+        assert!(refused.to_string().contains("(os error"), "{refused}");
+        assert_eq!(words(&refused), "Connection refused");
+        let chain = format!("cannot bind: {refused}; try another: {refused}");
+        let expected = "cannot bind: Connection refused; try another: Connection refused";
+        assert_eq!(words(&chain), expected);
+        assert_eq!(words(&"cut short (os error "), "cut short (os error ");
+    }
+}
