@@ -3,7 +3,6 @@
 //!
 //! This is the library behind the `ws-keepalive` program: [`Client`] is a connection that
 //! reconnects, and [`Event`] is what happens to it.
-#![allow(dead_code)] // while the house is being built
 
 mod app;
 #[doc(hidden)]

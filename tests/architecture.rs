@@ -19,7 +19,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     // `reload` are messages without behaviour: the file watch sends one.
     ("config", &["os", "proto", "reload", "stats"]),
     ("error", &["proto", "config"]),
-    ("transport", &["proto", "dialect", "config"]),
+    ("transport", &["os", "proto", "dialect", "config"]),
     ("session", &["proto", "dialect", "config", "transport"]),
     (
         "client",

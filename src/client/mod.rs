@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{
-    ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Policy, Secret, Target, WsUrl,
+    self, ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Policy, Secret, Target, WsUrl,
 };
 use crate::error::Error;
 use crate::proto::backoff::BackoffPolicy;
@@ -130,12 +130,13 @@ impl Builder {
     /// Adds a header to the upgrade request. Its value is never shown.
     #[must_use]
     pub fn header(mut self, name: &str, value: impl Into<String>) -> Self {
-        match http::HeaderName::try_from(name) {
+        let value = value.into();
+        match config::judge::header(name, &value) {
             Ok(name) => {
-                let value = HeaderSource::Literal(Secret::new(value.into().into()));
+                let value = HeaderSource::Literal(Secret::new(value.into()));
                 self.options.headers.push((name, value));
             }
-            Err(_) => self.bad = Some(format!("{name:?} is not a header name")),
+            Err(error) => self.bad = Some(format!("header: {error}")),
         }
         self
     }
@@ -204,6 +205,9 @@ impl Builder {
         if let Some(bad) = self.bad {
             return Err(Error::config(bad));
         }
+        let offered = self.options.subprotocols.iter().map(|name| &**name);
+        config::judge::subprotocols(offered)
+            .map_err(|e| Error::config(format!("subprotocol: {e}")))?;
         let heartbeat = &self.policy.heartbeat;
         if heartbeat.interval.is_zero() || heartbeat.pong_timeout.is_zero() {
             return Err(Error::config("the heartbeat's durations must not be zero"));

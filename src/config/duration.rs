@@ -57,16 +57,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<Duration, String> {
     Ok(Duration::from_nanos(nanos as u64))
 }
 
-/// A duration with units, or bare seconds: for flags that carry the name another tool gave them
-/// (curl's `--connect-timeout`, ping's `-i` and `-w`, wscat's `-w`).
-pub(crate) fn parse_duration_or_seconds(text: &str) -> Result<Duration, String> {
-    if is_bare_number(text) && !text.starts_with('-') {
-        parse_duration(&format!("{text}s"))
-    } else {
-        parse_duration(text)
-    }
-}
-
 /// Whether `text` is a number and nothing else.
 pub(crate) fn is_bare_number(text: &str) -> bool {
     text.starts_with(|c: char| c.is_ascii_digit() || "+-.".contains(c))
@@ -133,17 +123,6 @@ pub(crate) fn parse_size(text: &str) -> Result<usize, String> {
         .and_then(|count| count.checked_mul(scale))
         .and_then(|bytes| usize::try_from(bytes).ok())
         .ok_or_else(|| "is too large".into())
-}
-
-/// Bytes in the largest binary unit that divides them.
-pub(crate) fn format_size(bytes: usize) -> String {
-    [(30, "GiB"), (20, "MiB"), (10, "KiB")]
-        .into_iter()
-        .find(|(shift, _)| bytes > 0 && bytes.is_multiple_of(1 << shift))
-        .map_or_else(
-            || bytes.to_string(),
-            |(shift, unit)| format!("{}{unit}", bytes >> shift),
-        )
 }
 
 fn malformed(text: &str) -> String {
@@ -246,20 +225,6 @@ mod tests {
     }
 
     #[test]
-    fn bare_seconds_are_read_only_where_asked_for() {
-        assert_eq!(
-            parse_duration_or_seconds("1.5"),
-            Ok(Duration::from_millis(1_500))
-        );
-        assert_eq!(
-            parse_duration_or_seconds("2m"),
-            Ok(Duration::from_secs(120))
-        );
-        assert!(parse_duration_or_seconds("-1").is_err());
-        assert!(parse_duration_or_seconds("x").is_err());
-    }
-
-    #[test]
     fn durations_are_written_the_usual_way() {
         let table = [
             (0, "0s"),
@@ -304,8 +269,6 @@ mod tests {
             parse_size("99999999999999999999"),
             Err("is too large".into())
         );
-        assert_eq!(format_size(16 << 20), "16MiB");
-        assert_eq!(format_size(1_000), "1000");
     }
 
     proptest! {
@@ -324,7 +287,6 @@ mod tests {
         #[test]
         fn no_text_panics(text in "[-+0-9.a-zµμ ]{0,30}|\\PC{0,20}") {
             let _ = parse_duration(&text);
-            let _ = parse_duration_or_seconds(&text);
             let _ = parse_size(&text);
         }
     }

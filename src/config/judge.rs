@@ -128,4 +128,13 @@ mod tests {
         assert!(subprotocols(["a", "a"]).unwrap_err().contains("twice"));
         assert!(subprotocols([""]).is_err());
     }
+
+    #[test]
+    fn bare_seconds_are_read_only_where_asked_for() {
+        assert_eq!(wait_or_seconds("1.5"), Ok(Duration::from_millis(1_500)));
+        assert_eq!(wait_or_seconds("2m"), Ok(Duration::from_secs(120)));
+        assert!(wait("2").is_err());
+        assert!(wait_or_seconds("-1").is_err());
+        assert!(wait_or_seconds("x").is_err());
+    }
 }

@@ -114,19 +114,10 @@ impl<'t> Document<'t> {
         document
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The top-level keys a file of the `.d` directory may not have.
     pub(super) fn misplaced(&self) -> impl Iterator<Item = &str> {
         let keys = self.table.keys().map(|key| &**key.get_ref());
         keys.filter(|key| self.targets_only && *key != "target")
-    }
-
-    /// Whether it is TOML.
-    pub(super) fn is_whole(&self) -> bool {
-        self.broken.is_empty()
     }
 
     /// `path:line:column`.

@@ -2,6 +2,8 @@
 //! into values that need no further checks.
 
 mod chain;
+#[cfg(test)]
+mod docs;
 pub(crate) mod duration;
 pub(crate) mod flags;
 mod header;

@@ -1,12 +1,9 @@
-//! What is made of the keys' documentation: the JSON Schema, the reference, the annotated default.
-
-use std::fmt::Write as _;
+//! The JSON Schema, made of the keys' types and documentation.
 
 use schemars::transform::{RecursiveTransform, Transform};
 use schemars::{Schema, generate::SchemaSettings};
 
 use super::raw;
-use super::read::{Key, Read};
 
 /// The JSON Schema of the configuration file.
 pub(crate) fn json_schema() -> serde_json::Value {
@@ -22,103 +19,4 @@ pub(crate) fn json_schema() -> serde_json::Value {
     schema["$defs"]["Target"]["required"] = serde_json::json!(["url"]);
     schema["title"] = "ws-keepalive".into();
     schema
-}
-
-/// docs/configuration.md.
-pub(crate) fn reference() -> String {
-    let mut text = include_str!("reference.md").to_owned();
-    for section in raw::File::KEYS {
-        let header = match section.name {
-            "target" => "[[target]]".to_owned(),
-            name => format!("[{name}]"),
-        };
-        let _ = write!(text, "\n## `{header}`\n\n{}\n", paragraph(section.doc));
-        if section.name == "defaults" {
-            continue; // the keys of a target
-        }
-        text.push_str("\n| key | default | |\n|---|---|---|\n");
-        rows(&mut text, "", section.keys);
-    }
-    text
-}
-
-fn rows(text: &mut String, prefix: &str, keys: &[Key]) {
-    for key in keys {
-        let name = format!("{prefix}{}", key.name);
-        let default = key.default().map(|default| format!("`{default}`"));
-        let default = default.unwrap_or_default();
-        let doc = paragraph(key.doc).replace('|', "\\|");
-        let _ = writeln!(text, "| `{name}` | {default} | {doc} |");
-        rows(text, &format!("{name}."), key.keys);
-    }
-}
-
-/// config/ws-keepalive.toml: every key, as a comment that shows its default or an example.
-pub(crate) fn annotated_default() -> String {
-    let mut text = include_str!("annotated.head").to_owned();
-    for section in raw::File::KEYS {
-        text.push('\n');
-        comment(&mut text, section.doc);
-        let optional = section.name == "server" || section.name == "target";
-        let header = match section.name {
-            "target" => "#[[target]]".to_owned(),
-            name if optional => format!("#[{name}]"),
-            name => format!("[{name}]"),
-        };
-        let _ = writeln!(text, "{header}");
-        if section.name == "target" {
-            for key in section
-                .keys
-                .iter()
-                .filter(|key| matches!(key.name, "name" | "url"))
-            {
-                comment(&mut text, key.doc);
-                let _ = writeln!(text, "#{} = {}", key.name, example(key.name));
-            }
-            text.push_str("# .. and any key of [defaults].\n");
-            continue;
-        }
-        entries(&mut text, "", section.keys);
-    }
-    text
-}
-
-fn entries(text: &mut String, prefix: &str, keys: &[Key]) {
-    for key in keys {
-        let name = format!("{prefix}{}", key.name);
-        comment(text, key.doc);
-        if key.keys.is_empty() {
-            let value = key
-                .default()
-                .unwrap_or_else(|| example(key.name).to_owned());
-            let _ = writeln!(text, "#{name} = {value}");
-        } else {
-            entries(text, &format!("{name}."), key.keys);
-        }
-    }
-}
-
-/// A value for a key that has no default to show.
-fn example(key: &str) -> &'static str {
-    match key {
-        "socket" => "\"/run/ws-keepalive/control.sock\"",
-        "pong_timeout" => "\"20s\"",
-        "labels" => "{ region = \"ap-northeast-1\" }",
-        "headers" => "{ Authorization = { file = \"/etc/ws-keepalive/edge.token\" } }",
-        "path_idle_timeout" => "\"60s\"",
-        "name" => "\"edge-tokyo\"",
-        "url" => "\"ws://edge-tokyo.example.com/ws\"",
-        _ => "\"\"",
-    }
-}
-
-fn comment(text: &mut String, doc: &str) {
-    for line in doc.lines() {
-        let _ = writeln!(text, "# {}", line.trim());
-    }
-}
-
-fn paragraph(doc: &str) -> String {
-    let lines: Vec<&str> = doc.lines().map(str::trim).collect();
-    lines.join(" ")
 }

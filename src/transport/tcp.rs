@@ -5,6 +5,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
+use crate::os;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use tokio::net::{TcpStream, lookup_host};
@@ -52,15 +53,11 @@ impl std::fmt::Display for AllFailed {
     }
 }
 
-/// The operating system's words without Rust's `(os error 111)`.
+/// What the operating system says, in words that tell what to do where they can.
 pub(super) fn os_words(error: &io::Error) -> String {
-    let words = match error.kind() {
+    match error.kind() {
         io::ErrorKind::AddrNotAvailable => "no local port or address left for this peer".to_owned(),
-        _ => error.to_string(),
-    };
-    match words.find(" (os error") {
-        Some(end) => words[..end].to_owned(),
-        None => words,
+        _ => os::words(error),
     }
 }
 

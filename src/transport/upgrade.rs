@@ -25,6 +25,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::io::Io;
+use crate::os;
 use crate::proto::reconnect::Advice;
 
 /// Largest answer head that is read.
@@ -359,7 +360,7 @@ fn broken_answer(error: &hyper::Error) -> String {
             words = format!("{words}: {inner}");
             source = inner.source();
         }
-        format!("the peer broke off: {words}")
+        format!("the peer broke off: {}", os::words(&words))
     }
 }
 

@@ -10,7 +10,7 @@ fn the_files_in_config_are_good() {
     assert_eq!(demo.warnings, [""; 0]);
 
     let path = repository("config/ws-keepalive.toml");
-    assert_file(&path, &schema::annotated_default());
+    assert_file(&path, &docs::annotated_default());
     let plain = load_in(&sources(path.clone()), &Vec::new()).unwrap();
     assert!(plain.config.targets.is_empty());
 
@@ -40,7 +40,7 @@ fn the_files_in_config_are_good() {
 
 #[test]
 fn the_reference_is_made_from_the_doc_comments() {
-    assert_file(&repository("docs/configuration.md"), &schema::reference());
+    assert_file(&repository("docs/configuration.md"), &docs::reference());
 }
 
 fn validate(

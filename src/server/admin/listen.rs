@@ -32,6 +32,7 @@ pub(super) enum BoundSocket {
     Unix(UnixListener, SocketFile),
 }
 
+#[cfg(test)]
 impl BoundListener {
     /// Where it listens, with the port that was assigned.
     pub(crate) fn local_addr(&self) -> &Listen {
