@@ -271,36 +271,3 @@ fn a_label_s_new_value_shows_at_the_next_scrape() {
     assert!(text.lines().any(|l| l == line), "{text}");
     assert!(!text.contains(r#"region="eu""#));
 }
-
-/// Writes a scrape for `promtool check metrics`, and tells what a scrape of many targets costs:
-/// `cargo test --lib telemetry::metrics -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_scrape() {
-    let count = std::env::var("TARGETS").map_or(15_000, |n| n.parse().expect("a number"));
-    let registry = Registry::new();
-    let guards: Vec<EntryGuard> = (0..count)
-        .map(|n| target(&registry, &format!("edge-{n:05}"), &[("region", "eu")]))
-        .collect();
-    for guard in &guards {
-        apply(guard, &[established(), pong(1_500)]);
-    }
-    let _listener = registry.listener("server");
-    for _ in 0..3 {
-        let started = Instant::now();
-        let text = scrape(&registry).expect("a scrape");
-        let status = std::fs::read_to_string("/proc/self/status").expect("procfs");
-        let memory = status
-            .lines()
-            .filter(|l| l.starts_with("VmHWM") || l.starts_with("VmRSS"));
-        println!(
-            "{} bytes in {:?}; {:?}",
-            text.len(),
-            started.elapsed(),
-            memory.collect::<Vec<_>>()
-        );
-        if let Ok(path) = std::env::var("SCRAPE_TO") {
-            std::fs::write(path, text).expect("written");
-        }
-    }
-}

@@ -210,33 +210,3 @@ fn a_stalled_machine_says_so_once_not_once_per_target() {
         "{text}"
     );
 }
-
-/// `cargo test --lib telemetry::observe -- --ignored --nocapture`.
-#[test]
-#[ignore = "a measurement"]
-fn cost_of_a_ping_nobody_logs() {
-    let stats = stats();
-    let ping = Event::PingSent {
-        seq: 1,
-        retry: false,
-    };
-    let pong = Event::Pong {
-        rtt: Some(Duration::from_micros(1_500)),
-        mismatch: false,
-    };
-    captured_text(LogLevel::Info, || {
-        for (what, of) in [("observe", true), ("apply alone", false)] {
-            let started = Instant::now();
-            for _ in 0..1_000_000 {
-                for event in [&ping, &pong] {
-                    if of {
-                        observe(&stats, std::hint::black_box(event));
-                    } else {
-                        stats.apply(std::hint::black_box(event));
-                    }
-                }
-            }
-            println!("{what}: {:?} per ping-pong", started.elapsed() / 1_000_000);
-        }
-    });
-}
