@@ -394,3 +394,6 @@ fn session_policy(target: &Target) -> SessionPolicy {
         silent: SilentClose::NoPong,
     }
 }
+
+#[cfg(test)]
+mod tests;
