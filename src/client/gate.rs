@@ -12,8 +12,8 @@ use crate::config::DialLimits;
 ///
 /// Targets whose last dial failed share three quarters of the places, so that a thousand black
 /// holes, each of which holds a place for seconds, cannot starve the targets that would connect.
-/// While dials fail, fewer are begun: down to a quarter of the rate as long as none succeeds, and
-/// at the whole rate again within two that do. A dead far side costs little, and its return is met
+/// While dials fail, fewer are begun: down to an eighth of the rate as long as none succeeds, and
+/// at the whole rate again within three that do. A dead far side costs little, and its return is met
 /// at full speed.
 #[derive(Debug)]
 pub(crate) struct DialGate {
@@ -40,7 +40,7 @@ struct Pace {
 }
 
 /// How much slower dials are begun while none succeeds, and how fast that is reached.
-const SLOWEST: f64 = 4.0;
+const SLOWEST: f64 = 8.0;
 const SLOWER: f64 = 1.05;
 
 /// A place in the gate, for as long as the dial takes.
@@ -192,7 +192,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn while_dials_fail_fewer_are_begun_and_two_successes_bring_the_rate_back() {
+    async fn while_dials_fail_fewer_are_begun_and_three_successes_bring_the_rate_back() {
         async fn ten(gate: &DialGate) -> u128 {
             gate.enter(false).await;
             let start = Instant::now();
@@ -205,7 +205,8 @@ mod tests {
         for _ in 0..100 {
             gate.dialed(false);
         }
-        assert_eq!(ten(&gate).await, 4_000);
+        assert_eq!(ten(&gate).await, 8_000);
+        gate.dialed(true);
         gate.dialed(true);
         gate.dialed(true);
         gate.enter(false).await;

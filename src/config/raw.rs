@@ -125,7 +125,7 @@ section! {
     Dial {
         /// Dials under way at once.
         concurrency: Count = 64,
-        /// Dials begun per second; down to a quarter of it while none succeeds.
+        /// Dials begun per second; down to an eighth of it while none succeeds.
         per_second: Count = 2000,
     }
 }
