@@ -33,6 +33,11 @@ pub(crate) trait Host {
         None
     }
 
+    /// Text of the peer's without what is secret: it may repeat what it was sent.
+    fn conceal(&self, text: &str) -> Box<str> {
+        text.into()
+    }
+
     /// The next thing asked of the connection.
     fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request>;
 
@@ -253,7 +258,10 @@ impl Session {
                 host.observe(Event::Message(message));
                 reply.map_or(Step::Go, |reply| Step::Send(Box::new(reply), None))
             }
-            Incoming::Close(frame) => Step::End(Box::new(Ending::PeerClosed(frame))),
+            Incoming::Close(mut frame) => {
+                frame.reason = host.conceal(&frame.reason);
+                Step::End(Box::new(Ending::PeerClosed(frame)))
+            }
         }
     }
 
@@ -307,6 +315,9 @@ impl Session {
             }
             (Ending::Asked(_), Some(frame)) => {
                 (sent, received) = self.close_in_order(frame).await;
+                if let Some(reply) = &mut received {
+                    reply.reason = host.conceal(&reply.reason);
+                }
                 if sent.is_some() && received.is_none() {
                     verdict.message.push_str(" (no reply to Close)");
                 }

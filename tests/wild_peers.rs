@@ -56,7 +56,7 @@ async fn agreeing_answer(stream: &mut TcpStream) -> String {
         head.push(stream.read_u8().await.unwrap());
     }
     let head = String::from_utf8(head).unwrap();
-    assert!(head.starts_with("GET /ws HTTP/1.1\r\n"), "{head}");
+    assert!(head.starts_with("GET /ws"), "{head}");
     let mut fields = head.lines().filter_map(|line| line.split_once(": "));
     let key = fields.find(|(name, _)| name.eq_ignore_ascii_case("sec-websocket-key"));
     let (_, key) = key.expect("a key");
@@ -456,5 +456,49 @@ async fn a_message_reaches_an_echoing_peer_and_comes_back() {
             .await
             .unwrap_err()
             .is_closed()
+    );
+}
+
+#[tokio::test]
+async fn a_peer_that_repeats_our_secrets_does_not_get_them_shown() {
+    let peer = peer(|s| {
+        answer(
+            s,
+            "HTTP/1.1 401 Unauthorized\r\nContent-Length: 58\r\n\r\n\
+             invalid token: t0p-s3cret-token for /ws?key=QUERYS3CRET end",
+        )
+    })
+    .await;
+    let (_client, mut events) =
+        Client::builder(format!("ws://{}/ws?key=QUERYS3CRET", peer.address))
+            .header("authorization", "Bearer t0p-s3cret-token")
+            .start()
+            .unwrap();
+    let failure = failure(&mut events).await;
+    assert!(
+        failure
+            .message
+            .ends_with("it says: invalid token: *** for /ws?key=*** en"),
+        "{}",
+        failure.message
+    );
+}
+
+#[tokio::test]
+async fn a_close_reason_that_repeats_our_secrets_is_masked() {
+    let peer = peer(|mut s| async move {
+        upgrade(&mut s).await;
+        s.write_all(b"\x88\x1e\x0f\xa1bad key OPENS3CRETS, sorry..")
+            .await
+            .unwrap();
+        hold_open(s).await;
+    })
+    .await;
+    let (_client, mut events) = peer.client().on_open("auth OPENS3CRETS").start().unwrap();
+    let end = end(&mut events).await;
+    assert_eq!(&*end.received.unwrap().reason, "bad key ***, sorry..");
+    assert_eq!(
+        &*end.message,
+        "peer refused us (Close 4001 \"bad key ***, sorry..\")"
     );
 }

@@ -9,7 +9,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::gate::DialGate;
-use crate::config::{HeartbeatKind, Target};
+use crate::config::{HeartbeatKind, Target, mask};
 use crate::proto::close::Asked;
 use crate::proto::event::{DialFailure, Established, Event, Message, Recovered};
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, spread};
@@ -356,6 +356,13 @@ impl<O: Observer> Holder<O> {
 impl<O: Observer> Host for Holder<O> {
     fn observe(&mut self, event: Event) {
         self.observer.observe(event);
+    }
+
+    fn conceal(&self, text: &str) -> Box<str> {
+        match text {
+            "" => "".into(),
+            text => mask(text, &self.target.secrets()).into(),
+        }
     }
 
     fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request> {

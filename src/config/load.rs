@@ -1,7 +1,7 @@
 //! From files, environment and flags to a [`Config`].
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -244,6 +244,11 @@ fn read_files(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, S
     });
     paths.sort_unstable();
     for path in paths {
+        // Opening a pipe would wait for its writer, and hold every reload meanwhile.
+        if std::fs::metadata(&path).is_ok_and(|metadata| !metadata.is_file()) {
+            missing(&path, "cannot be read: not a regular file".into());
+            continue;
+        }
         match read_text(&path) {
             Ok(text) => files.push((path, text)),
             Err(error) => missing(&path, format!("cannot be read: {}", os::words(&error))),
@@ -252,8 +257,16 @@ fn read_files(sources: &Sources, mistakes: &mut Vec<Mistake>) -> Vec<(PathBuf, S
     files
 }
 
+/// Larger files are no configuration: ten times what 15,000 targets take.
+const LARGEST_FILE: u64 = 16 << 20;
+
 fn read_text(path: &Path) -> io::Result<String> {
-    let bytes = std::fs::read(path)?;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open(path)?;
+    file.take(LARGEST_FILE + 1).read_to_end(&mut bytes)?;
+    if bytes.len() as u64 > LARGEST_FILE {
+        return Err(io::Error::other("larger than 16 MiB"));
+    }
     String::from_utf8(bytes).map_err(|error| {
         let valid = &error.as_bytes()[..error.utf8_error().valid_up_to()];
         let line = valid.iter().filter(|byte| **byte == b'\n').count() + 1;

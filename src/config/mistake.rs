@@ -22,6 +22,9 @@ pub(crate) struct Mistake {
     pub(crate) message: String,
 }
 
+/// Mistakes shown of one report: a file that is something else altogether has one on every line.
+const SHOWN: usize = 1_000;
+
 impl Report {
     /// Mistakes in the order of their files and lines, then the others as they came.
     pub(super) fn sorted<'a>(
@@ -56,13 +59,16 @@ impl fmt::Display for Mistake {
 
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (n, mistake) in self.mistakes.iter().enumerate() {
+        for (n, mistake) in self.mistakes.iter().take(SHOWN).enumerate() {
             if n > 0 {
                 f.write_str("\n")?;
             }
             mistake.fmt(f)?;
         }
-        Ok(())
+        match self.mistakes.len().saturating_sub(SHOWN) {
+            0 => Ok(()),
+            more => write!(f, "\nand {more} more mistakes; these come first"),
+        }
     }
 }
 

@@ -29,7 +29,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use leaf::WsUrl;
-pub(crate) use secret::Secret;
+pub(crate) use secret::{Secret, mask};
 
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::HeartbeatPolicy;
@@ -178,6 +178,24 @@ pub(crate) struct Target {
 }
 
 impl Target {
+    /// What must not be shown when the peer repeats it; header values are read as they are now.
+    pub(crate) fn secrets(&self) -> Vec<String> {
+        let mut secrets = secret::Secrets::new();
+        for (_, source) in &self.connection.headers {
+            // A value that cannot be read was not sent.
+            if let Ok(value) = source.value(&|variable| std::env::var_os(variable)) {
+                secrets.header(&String::from_utf8_lossy(value.as_bytes()));
+            }
+        }
+        if let Ok(url) = url::Url::parse(self.url.expose()) {
+            secrets.url(&url);
+        }
+        for text in &self.policy.on_open {
+            secrets.message(text.expose());
+        }
+        secrets.into_vec()
+    }
+
     /// Whether `other` needs another connection than this one.
     pub(crate) fn same_connection(&self, other: &Self) -> bool {
         self.url == other.url && self.connection == other.connection

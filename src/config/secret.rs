@@ -28,3 +28,91 @@ impl<T> fmt::Display for Secret<T> {
         f.write_str("***")
     }
 }
+
+/// `text` without any of `secrets`: a peer may repeat what it was sent. The longest go first, so
+/// that none is left half shown by another.
+pub(crate) fn mask(text: &str, secrets: &[String]) -> String {
+    let mut masked = text.to_owned();
+    for secret in secrets {
+        if masked.contains(secret.as_str()) {
+            masked = masked.replace(secret.as_str(), "***");
+        }
+    }
+    masked
+}
+
+/// What of a URL, of header values and of messages must not be shown when a peer repeats it.
+pub(crate) struct Secrets(Vec<String>);
+
+impl Secrets {
+    pub(crate) fn new() -> Self {
+        Self(Vec::new())
+    }
+
+    /// A header's value, and its parts: a peer that complains of a token leaves out `Bearer`.
+    pub(crate) fn header(&mut self, value: &str) {
+        self.whole(value);
+        for part in value.split_whitespace().filter(|part| part.len() >= 8) {
+            self.whole(part);
+        }
+    }
+
+    /// Userinfo and query values, as written and decoded.
+    pub(crate) fn url(&mut self, url: &url::Url) {
+        let decoded = |text: &str| {
+            let bytes = percent_encoding::percent_decode_str(text);
+            bytes.decode_utf8_lossy().into_owned()
+        };
+        let query = url.query().unwrap_or_default();
+        let values = query
+            .split('&')
+            .map(|pair| pair.split_once('=').map_or(pair, |(_, v)| v));
+        let userinfo = [url.username(), url.password().unwrap_or_default()];
+        for text in userinfo.into_iter().chain(values) {
+            self.whole(text);
+            self.whole(&decoded(text));
+        }
+    }
+
+    /// A message, and the words in it that are long enough to be more than words.
+    pub(crate) fn message(&mut self, text: &str) {
+        self.whole(text);
+        let is_word = |c: char| c.is_ascii_alphanumeric() || "._~+/=-".contains(c);
+        for word in text.split(|c| !is_word(c)).filter(|word| word.len() >= 10) {
+            self.whole(word);
+        }
+    }
+
+    /// Shorter ones would mask half of what a peer says.
+    fn whole(&mut self, text: &str) {
+        if text.len() >= 4 {
+            self.0.push(text.to_owned());
+        }
+    }
+
+    /// The longest first, each once.
+    pub(crate) fn into_vec(mut self) -> Vec<String> {
+        self.0.sort_by(|a, b| b.len().cmp(&a.len()).then(a.cmp(b)));
+        self.0.dedup();
+        self.0
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_peer_repeats_is_masked_whole_or_in_part() {
+        let mut secrets = Secrets::new();
+        secrets.header("Bearer t0p-s3cret-token");
+        secrets.url(&url::Url::parse("ws://joe:pa%20ss@example.com/?key=QUERY1&v=2").unwrap());
+        secrets.message(r#"{"op":"auth","token":"OPENSECRET1"}"#);
+        let secrets = secrets.into_vec();
+        let said = "bad Bearer t0p-s3cret-token; t0p-s3cret-token; pa ss; pa%20ss; QUERY1; OPENSECRET1; v2 auth";
+        assert_eq!(
+            mask(said, &secrets),
+            "bad ***; ***; ***; ***; ***; ***; v2 auth"
+        );
+    }
+}

@@ -67,7 +67,11 @@ impl Reconnect {
         match advice {
             Advice::Backoff => policy.wait(self.failures, dice),
             Advice::Refused => policy.max.max(SHORTEST),
-            Advice::After(named) => named.clamp(SHORTEST, LONGEST_RETRY_AFTER),
+            // Not sooner than asked, and no hot loop for a peer that names no time at all.
+            Advice::After(named) => {
+                let backoff = policy.wait(self.failures, dice);
+                named.min(LONGEST_RETRY_AFTER).max(backoff)
+            }
         }
     }
 }
@@ -145,7 +149,8 @@ mod tests {
         );
         assert_eq!(
             reconnect.dial_failed(&POLICY, Advice::After(secs(0)), 0.9),
-            SHORTEST
+            secs(8),
+            "the usual wait, if that is longer"
         );
         assert_eq!(reconnect.failures(), 4);
     }

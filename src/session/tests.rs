@@ -398,3 +398,40 @@ async fn the_record_says_how_long_ago_the_last_frames_came_and_went() {
     assert_eq!(end.since_last_frame_out, Some(ms(500)));
     assert_eq!((end.outstanding_pings, end.retries), (0, 0));
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_pings_and_takes_no_bytes_is_not_read_until_it_does() {
+    let (held, mut theirs) = hold(policy(), 1 << 20).await;
+    held.breaker.set(Fault::WritesBlocked);
+    let flood = async {
+        let ping = [[0x89, 125].as_slice(), &[b'x'; 125]].concat();
+        let mut written = 0;
+        // The wire takes 4 KiB; more is only taken by somebody who reads.
+        while let Ok(n) = timeout(ms(100), theirs.write(&ping)).await {
+            written += n.unwrap();
+            assert!(written < 64 * 1024, "pongs pile up in our memory");
+        }
+    };
+    flood.await;
+    let (end, ..) = held.finished().await;
+    assert_eq!(end.cause, Cause::WriteTimeout);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_close_code_that_must_not_be_sent_is_the_peers_fault() {
+    for code in [0_u16, 999, 1005, 1006, 1015, 5000] {
+        let (held, mut theirs) = hold(policy(), 1 << 20).await;
+        let [high, low] = code.to_be_bytes();
+        theirs.write_all(&[0x88, 2, high, low]).await.unwrap();
+        let (end, ..) = held.finished().await;
+        assert_eq!(
+            (end.cause, end.initiator),
+            (Cause::ProtocolError, Initiator::Us),
+            "{code}"
+        );
+        assert_eq!(
+            end.received, None,
+            "nothing is told that the peer did not send"
+        );
+    }
+}

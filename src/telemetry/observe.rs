@@ -96,6 +96,7 @@ fn established(stats: &TargetStats, up: &Established) {
 
 fn ended(stats: &TargetStats, end: &End) {
     let target = &*stats.identity().name;
+    let reason = end.received.as_ref().map(|frame| escape(&frame.reason));
     macro_rules! line {
         ($level:ident, $event:literal) => {
             $level!(
@@ -111,7 +112,7 @@ fn ended(stats: &TargetStats, end: &End) {
                 outstanding_pings = end.outstanding_pings,
                 retries = end.retries,
                 received_code = end.received.as_ref().map(|frame| frame.code),
-                received_reason = end.received.as_ref().map(|frame| &*frame.reason),
+                received_reason = reason.as_deref(),
                 sent_code = end.sent.as_ref().map(|frame| frame.code),
                 local = end.local.map(tracing::field::display),
                 peer = end.peer.map(tracing::field::display),

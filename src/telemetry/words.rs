@@ -30,20 +30,25 @@ pub(crate) fn outage_id(id: u64) -> String {
     format!("{id:016x}")
 }
 
-/// `text` with control characters escaped, so that a peer cannot move the cursor of whoever reads.
+/// `text` with control characters escaped, and with those that turn the direction of writing or
+/// break lines, so that a peer cannot move the cursor of whoever reads.
 pub(crate) fn escape(text: &str) -> Cow<'_, str> {
-    if !text.contains(char::is_control) {
+    if !text.contains(is_unprintable) {
         return text.into();
     }
     let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        if c.is_control() {
+        if is_unprintable(c) {
             escaped.extend(c.escape_debug());
         } else {
             escaped.push(c);
         }
     }
     escaped.into()
+}
+
+fn is_unprintable(c: char) -> bool {
+    !matches!(c, '"' | '\'' | '\\') && c.escape_debug().len() > 1
 }
 
 /// A duration as somebody would say it: `12.3 ms`, `0.2 s`, `60.0 s`.

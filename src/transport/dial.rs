@@ -164,6 +164,7 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
         host: &place.authority,
         headers,
         subprotocols: &target.connection.subprotocols,
+        secrets: target.secrets(),
     };
     let received = Arc::new(AtomicUsize::new(0));
     let upgrade = async {

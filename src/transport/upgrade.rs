@@ -15,7 +15,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
@@ -25,13 +25,15 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
 use super::io::Io;
+use crate::config::mask;
 use crate::os;
-use crate::proto::reconnect::Advice;
+use crate::proto::reconnect::{Advice, LONGEST_RETRY_AFTER};
 
 /// Largest answer head that is read.
 const MAX_HEAD: usize = 64 * 1024;
-/// How much of a refusal's body is shown, and how long it is waited for.
-const BODY_SHOWN: usize = 256;
+/// How much of a refusal's body is read, more than is shown so that no secret is cut in two before
+/// it is masked, and how long it is waited for.
+const BODY_READ: usize = 1024;
 const BODY_WAIT: Duration = Duration::from_millis(500);
 /// RFC 6455 section 1.3.
 const GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -70,6 +72,8 @@ pub(super) struct UpgradeRequest<'a> {
     pub(super) host: &'a str,
     pub(super) headers: HeaderMap,
     pub(super) subprotocols: &'a [Box<str>],
+    /// What must not be shown if the answer repeats it.
+    pub(super) secrets: Vec<String>,
 }
 
 /// A stream that counts what came in, so that a peer that said nothing can be told from one that
@@ -120,6 +124,7 @@ pub(super) async fn upgrade(
 ) -> Result<Upgraded, Refusal> {
     let key = BASE64.encode(rand::random::<[u8; 16]>());
     let subprotocols = request.subprotocols;
+    let secrets = request.secrets.clone();
     let http_request = build(request, &key)?;
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -150,9 +155,15 @@ pub(super) async fn upgrade(
         };
         return Err(tokio::select! {
             biased;
-            refusal = refused(response) => refusal,
+            refusal = refused(response, &secrets) => refusal,
             never = drive => match never {},
         });
+    }
+    if response.version() < Version::HTTP_11 {
+        // RFC 6455 section 4.1: the answer is one of HTTP/1.1 or higher.
+        return Err(Refusal::broken(
+            "the 101 is one of HTTP/1.0; a proxy that is too old?",
+        ));
     }
     let subprotocol = judge(response.headers(), &key, subprotocols).map_err(|message| Refusal {
         message,
@@ -259,7 +270,7 @@ pub(crate) fn accept_key(key: &[u8]) -> String {
 }
 
 /// What an answer other than 101 says, and what to do about it.
-async fn refused(response: Response<Incoming>) -> Refusal {
+async fn refused(response: Response<Incoming>, secrets: &[String]) -> Refusal {
     let status = response.status();
     let headers = response.headers();
     let retry_after = headers.get(header::RETRY_AFTER).and_then(retry_after);
@@ -283,7 +294,10 @@ async fn refused(response: Response<Incoming>) -> Refusal {
         404 => "; check the path".to_owned(),
         426 => "; it wants another protocol version".to_owned(),
         429 | 503 => match retry_after {
-            Some(wait) => format!("; try again after {} s", wait.as_secs()),
+            Some(wait) => {
+                let obeyed = wait.min(LONGEST_RETRY_AFTER);
+                format!("; try again after {} s", obeyed.as_secs())
+            }
             None => String::new(),
         },
         500..=599 => "; the server, or a proxy before it, failed".to_owned(),
@@ -291,7 +305,8 @@ async fn refused(response: Response<Incoming>) -> Refusal {
     };
     message.push_str(&hint);
     if let Ok(Some(body)) = timeout(BODY_WAIT, first_bytes(response.into_body())).await {
-        message.push_str(&format!("; it says: {}", shown(&body)));
+        let body = mask(&String::from_utf8_lossy(&body), secrets);
+        message.push_str(&format!("; it says: {}", shown(body.as_bytes())));
     }
     Refusal {
         message,
@@ -303,13 +318,13 @@ async fn refused(response: Response<Incoming>) -> Refusal {
 /// The beginning of a text body.
 async fn first_bytes(mut body: Incoming) -> Option<Vec<u8>> {
     let mut bytes = Vec::new();
-    while bytes.len() < BODY_SHOWN {
+    while bytes.len() < BODY_READ {
         match body.frame().await {
             Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |d| &d[..])),
             Some(Err(_)) | None => break,
         }
     }
-    bytes.truncate(BODY_SHOWN);
+    bytes.truncate(BODY_READ);
     let text = bytes.iter().any(|b| !b.is_ascii_whitespace());
     text.then_some(bytes)
 }
@@ -317,8 +332,9 @@ async fn first_bytes(mut body: Incoming) -> Option<Vec<u8>> {
 /// `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
 fn retry_after(value: &HeaderValue) -> Option<Duration> {
     let text = value.to_str().ok()?.trim();
-    if let Ok(seconds) = text.parse() {
-        return Some(Duration::from_secs(seconds));
+    if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
+        // More seconds than fit are as good as for ever.
+        return Some(Duration::from_secs(text.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(text).ok()?;
     Some(
@@ -456,6 +472,11 @@ mod tests {
         assert_eq!(value("7"), Some(Duration::from_secs(7)));
         assert_eq!(value("Sun, 06 Nov 1994 08:49:37 GMT"), Some(Duration::ZERO));
         assert_eq!(value("soon"), None);
+        assert_eq!(value("-7"), None);
+        assert_eq!(
+            value("99999999999999999999"),
+            Some(Duration::from_secs(u64::MAX))
+        );
     }
 
     #[test]

@@ -37,6 +37,9 @@ pub(crate) enum Incoming {
 #[derive(Debug)]
 pub(crate) struct WsLink {
     ws: WebSocketStream<Io>,
+    /// A pong is queued and not yet handed to the operating system. Until it is, nothing more is
+    /// read: a peer that pings and takes no bytes would fill our memory with pongs.
+    owes_pong: bool,
 }
 
 impl WsLink {
@@ -61,7 +64,10 @@ impl WsLink {
         let ws = WebSocketStream::from_partially_read(io, early.to_vec(), role, Some(config))
             .now_or_never()
             .expect("wrapping a stream does not wait");
-        Self { ws }
+        Self {
+            ws,
+            owes_pong: false,
+        }
     }
 
     /// Our address.
@@ -76,6 +82,10 @@ impl WsLink {
 
     /// The next frame that means something.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Ending>> {
+        if self.owes_pong {
+            ready!(self.ws.poll_flush_unpin(cx)).map_err(ending)?;
+            self.owes_pong = false;
+        }
         loop {
             let message = match ready!(self.ws.poll_next_unpin(cx)) {
                 Some(Ok(message)) => message,
@@ -83,10 +93,17 @@ impl WsLink {
                 None => return Poll::Ready(Err(Ending::Fin)),
             };
             return Poll::Ready(Ok(match message {
-                WsMessage::Ping(_) => Incoming::Ping,
+                WsMessage::Ping(_) => {
+                    self.owes_pong = true;
+                    Incoming::Ping
+                }
                 WsMessage::Pong(payload) => Incoming::Pong(payload),
                 WsMessage::Text(text) => Incoming::Message(Message::from_parts(text.into(), true)),
                 WsMessage::Binary(bytes) => Incoming::Message(Message::from_parts(bytes, false)),
+                WsMessage::Close(Some(frame)) if is_substitute(&frame) => {
+                    let error = "a Close with a code that no endpoint may send";
+                    return Poll::Ready(Err(protocol_ending(1002, error)));
+                }
                 WsMessage::Close(frame) => Incoming::Close(close_frame(frame)),
                 // Only ever written, never read.
                 WsMessage::Frame(_) => continue,
@@ -134,6 +151,12 @@ impl WsLink {
     fn start(&mut self, message: WsMessage) -> Result<(), Ending> {
         Pin::new(&mut self.ws).start_send(message).map_err(ending)
     }
+}
+
+/// For a code that must not be sent (RFC 6455 section 7.4) tungstenite puts this in its place, and
+/// does not tell which it was.
+fn is_substitute(frame: &protocol::CloseFrame) -> bool {
+    frame.code == CloseCode::Protocol && frame.reason.as_str() == "Protocol violation"
 }
 
 fn close_frame(frame: Option<protocol::CloseFrame>) -> CloseFrame {

@@ -38,7 +38,8 @@ impl WsUrl {
             scheme @ ("wss" | "http" | "https") => {
                 return Err(format!("{scheme}:// is not in this version yet; use ws://"));
             }
-            scheme => return Err(format!("has the scheme `{scheme}`; use ws://")),
+            // Not shown: of `user:password@host` the scheme is the user.
+            _ => return Err("has another scheme than ws; use ws://".into()),
         }
         if url.fragment().is_some() {
             return Err("must not have a fragment (RFC 6455 section 3); write # as %23".into());
