@@ -1,0 +1,155 @@
+//! Who has numbers: every target and listener of the process, each for as long as its guard lives.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::time::{Instant, SystemTime};
+
+use super::{Buckets, Identity, TargetStats, lock, unix_nanos};
+
+/// Numbers of one embedded listener: the server's side of the heartbeat.
+#[derive(Debug)]
+pub(crate) struct ListenerStats {
+    /// The `listener` label.
+    pub(crate) name: Box<str>,
+    pub(crate) pings_received: AtomicU64,
+    pub(crate) pongs_sent: AtomicU64,
+    pub(crate) connections: AtomicU64,
+}
+
+/// Every number of the process, and the only thing exporters look at.
+#[derive(Debug)]
+pub(crate) struct Registry {
+    targets: Mutex<BTreeMap<Arc<str>, Arc<TargetStats>>>,
+    listeners: Mutex<Vec<Arc<ListenerStats>>>,
+    epoch: Instant,
+    pub(crate) accept_errors: AtomicU64,
+    pub(crate) task_panics: AtomicU64,
+    /// 1 if the last reload succeeded.
+    pub(crate) reload_successful: AtomicU8,
+    /// Unix seconds of the last configuration that was applied.
+    pub(crate) reload_success_time: AtomicU64,
+}
+
+impl Registry {
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            targets: Mutex::default(),
+            listeners: Mutex::default(),
+            epoch: Instant::now(),
+            accept_errors: AtomicU64::new(0),
+            task_panics: AtomicU64::new(0),
+            reload_successful: AtomicU8::new(0),
+            reload_success_time: AtomicU64::new(0),
+        })
+    }
+
+    /// Registers a target; its series live as long as the guard.
+    pub(crate) fn target(
+        self: &Arc<Self>,
+        identity: Arc<Identity>,
+        buckets: &Buckets,
+    ) -> EntryGuard {
+        let name = identity.name.clone();
+        let stats = Arc::new(TargetStats::new(identity, buckets, self.epoch));
+        lock(&self.targets).insert(name, stats.clone());
+        EntryGuard {
+            registry: self.clone(),
+            stats,
+        }
+    }
+
+    /// Registers a listener; its series live as long as the guard.
+    pub(crate) fn listener(self: &Arc<Self>, name: &str) -> ListenerGuard {
+        let stats = Arc::new(ListenerStats {
+            name: name.into(),
+            pings_received: AtomicU64::new(0),
+            pongs_sent: AtomicU64::new(0),
+            connections: AtomicU64::new(0),
+        });
+        lock(&self.listeners).push(stats.clone());
+        ListenerGuard {
+            registry: self.clone(),
+            stats,
+        }
+    }
+
+    /// All targets, by name.
+    pub(crate) fn targets(&self) -> Vec<Arc<TargetStats>> {
+        lock(&self.targets).values().cloned().collect()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn target_count(&self) -> usize {
+        lock(&self.targets).len()
+    }
+
+    pub(crate) fn listeners(&self) -> Vec<Arc<ListenerStats>> {
+        lock(&self.listeners).clone()
+    }
+
+    /// A configuration was applied, or refused.
+    pub(crate) fn reloaded(&self, successful: bool) {
+        self.reload_successful.store(successful.into(), Relaxed);
+        if successful {
+            let now = unix_nanos(SystemTime::now()) / 1_000_000_000;
+            self.reload_success_time.store(now, Relaxed);
+        }
+    }
+}
+
+/// Keeps a target's numbers in the registry.
+#[derive(Debug)]
+pub(crate) struct EntryGuard {
+    registry: Arc<Registry>,
+    stats: Arc<TargetStats>,
+}
+
+impl EntryGuard {
+    pub(crate) fn stats(&self) -> &Arc<TargetStats> {
+        &self.stats
+    }
+}
+
+impl Drop for EntryGuard {
+    fn drop(&mut self) {
+        let name = &self.stats.identity().name;
+        let mut targets = lock(&self.registry.targets);
+        // A successor of the same name may have taken the place.
+        if targets
+            .get(name)
+            .is_some_and(|s| Arc::ptr_eq(s, &self.stats))
+        {
+            targets.remove(name);
+        }
+    }
+}
+
+/// Keeps a listener's numbers in the registry.
+#[derive(Debug)]
+pub(crate) struct ListenerGuard {
+    registry: Arc<Registry>,
+    stats: Arc<ListenerStats>,
+}
+
+impl ListenerGuard {
+    /// Accepting failed, as for want of file descriptors.
+    pub(crate) fn accept_failed(&self) {
+        self.registry.accept_errors.fetch_add(1, Relaxed);
+    }
+
+    /// The task of a connection panicked.
+    pub(crate) fn task_panicked(&self) {
+        self.registry.task_panics.fetch_add(1, Relaxed);
+    }
+
+    pub(crate) fn stats(&self) -> &Arc<ListenerStats> {
+        &self.stats
+    }
+}
+
+impl Drop for ListenerGuard {
+    fn drop(&mut self) {
+        lock(&self.registry.listeners).retain(|s| !Arc::ptr_eq(s, &self.stats));
+    }
+}
