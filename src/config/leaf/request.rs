@@ -38,8 +38,15 @@ impl WsUrl {
             scheme @ ("wss" | "http" | "https") => {
                 return Err(format!("{scheme}:// is not in this version yet; use ws://"));
             }
-            // Not shown: of `user:password@host` the scheme is the user.
-            _ => return Err("has another scheme than ws; use ws://".into()),
+            scheme
+                if text
+                    .get(scheme.len()..)
+                    .is_some_and(|rest| rest.starts_with("://")) =>
+            {
+                return Err(format!("has the scheme `{scheme}`; use ws://"));
+            }
+            // Not shown: what looks like the scheme of `user:password@host` is the user.
+            _ => return Err("needs a scheme: ws://HOST/PATH".into()),
         }
         if url.fragment().is_some() {
             return Err("must not have a fragment (RFC 6455 section 3); write # as %23".into());
@@ -245,4 +252,19 @@ pub(in crate::config) fn subprotocols<'a>(
         offered.push(name.into());
     }
     Ok(offered)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_before_the_colon_is_not_taken_for_a_scheme_and_shown() {
+        let error = WsUrl::parse("hidden:s3cret@example.com/ws")
+            .map(drop)
+            .unwrap_err();
+        assert_eq!(error, "needs a scheme: ws://HOST/PATH");
+        let error = WsUrl::parse("gopher://example.com").map(drop).unwrap_err();
+        assert_eq!(error, "has the scheme `gopher`; use ws://");
+    }
 }
