@@ -147,7 +147,8 @@ impl WsLink {
         self.ws.flush().await.map_err(ending)
     }
 
-    /// The queue is not bounded: one writer queues one frame and flushes it before the next.
+    /// The queue has no bound of its own and needs none: the one writer flushes each frame before
+    /// the next, and no ping is read while a pong is owed.
     fn start(&mut self, message: WsMessage) -> Result<(), Ending> {
         Pin::new(&mut self.ws).start_send(message).map_err(ending)
     }

@@ -228,3 +228,38 @@ fn a_header_may_hold_json_in_a_file_and_be_a_reference_in_a_flag() {
     let wrong = files.report(sets(&[&set]), &Vec::new());
     assert!(wrong.contains("no header may"), "{wrong}");
 }
+
+#[test]
+fn a_pipe_among_the_drop_in_files_is_named_and_not_waited_for() {
+    let files = Files::new("").with("10-a.toml", "[[target]]\nurl = \"ws://example.com/a\"\n");
+    let pipe = files.directory.path().join("x.d/20-pipe.toml");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || tell.send(files.load().map(drop)));
+    let loaded = told.recv_timeout(Duration::from_secs(10));
+    let report = loaded.expect("waits for a writer of the pipe").unwrap_err();
+    let expected = format!("{}: cannot be read: not a regular file", pipe.display());
+    assert_eq!(report.to_string(), expected);
+}
+
+#[test]
+fn a_file_that_is_something_else_altogether_does_not_fill_the_log() {
+    let report = Files::new(&"x = 1\n".repeat(1_500))
+        .load()
+        .map(drop)
+        .unwrap_err();
+    assert!(report.mistakes.len() > 1_000, "{}", report.mistakes.len());
+    let shown = report.to_string();
+    assert_eq!(shown.lines().count(), 1_001);
+    let last = shown.lines().last().unwrap();
+    assert!(
+        last.starts_with("and ") && last.ends_with("more mistakes; these come first"),
+        "{last}"
+    );
+
+    let files = Files::new("");
+    let file = std::fs::File::create(files.main()).unwrap();
+    file.set_len((16 << 20) + 1).unwrap();
+    let report = files.load().map(drop).unwrap_err().to_string();
+    assert!(report.contains("larger than 16 MiB"), "{report}");
+}
