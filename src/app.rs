@@ -257,6 +257,8 @@ impl Hold for Holder {
                 retries: 0,
                 local: None,
                 peer: None,
+                facts: None,
+                tcp_info: None,
             })),
         );
     }

@@ -6,6 +6,7 @@
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
@@ -14,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
 use crate::proto::close::{Asked, CloseFrame, Ending, Verdict};
-use crate::proto::event::{End, Event, Message};
+use crate::proto::event::{End, Event, Facts, Message};
 use crate::proto::heartbeat::{Action, Heartbeat, HeartbeatPolicy, Pong};
 use crate::transport::ws::{Incoming, WsLink};
 
@@ -79,6 +80,7 @@ pub(crate) enum SilentClose {
 pub(crate) struct Session {
     link: WsLink,
     peer: Option<SocketAddr>,
+    facts: Option<Arc<Facts>>,
     heartbeat: Heartbeat,
     write_timeout: Duration,
     close_timeout: Duration,
@@ -110,6 +112,7 @@ impl Session {
     pub(crate) fn new(
         link: WsLink,
         peer: Option<SocketAddr>,
+        facts: Option<Arc<Facts>>,
         policy: SessionPolicy,
         first: Duration,
         on_open: Box<[Message]>,
@@ -118,6 +121,7 @@ impl Session {
         Box::new(Self {
             link,
             peer,
+            facts,
             heartbeat: Heartbeat::new(policy.heartbeat, now, first, rand::random()),
             write_timeout: policy.write_timeout,
             close_timeout: policy.close_timeout,
@@ -344,6 +348,8 @@ impl Session {
             retries: self.heartbeat.retries(),
             local,
             peer: self.peer,
+            facts: self.facts.take(),
+            tcp_info: None,
         };
         host.observe(Event::Ended(Box::new(end)));
         let linger = match &ending {

@@ -266,6 +266,7 @@ impl<O: Observer> Holder<O> {
                 status: error.status,
                 times: error.times,
                 attempts: self.attempts,
+                certificate_not_after: error.certificate_not_after,
                 advice: error.advice,
             })));
         wait
@@ -289,7 +290,9 @@ impl<O: Observer> Holder<O> {
         };
         let on_open = self.target.policy.on_open.iter();
         let on_open = on_open.map(|text| Message::text(text.expose().to_string()));
-        let session = Session::new(dialed.link, dialed.peer, policy, first, on_open.collect());
+        let facts = dialed.facts.clone();
+        let (link, peer) = (dialed.link, dialed.peer);
+        let session = Session::new(link, peer, facts, policy, first, on_open.collect());
         let local = session.local_addr();
         let outage = self.outage.take();
         self.observer
@@ -298,7 +301,7 @@ impl<O: Observer> Holder<O> {
                 times: dialed.times,
                 local,
                 peer: dialed.peer,
-                subprotocol: dialed.subprotocol,
+                facts: dialed.facts,
                 recovered: outage.map(|outage| Recovered {
                     outage_id: outage.id,
                     after: outage.since.elapsed(),

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{
-    self, ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Policy, Secret, Target, WsUrl,
+    self, ConnectionOptions, DialLimits, HeartbeatKind, Policy, Secret, SecretSource, Target, WsUrl,
 };
 use crate::error::Error;
 use crate::proto::backoff::BackoffPolicy;
@@ -133,7 +133,7 @@ impl Builder {
         let value = value.into();
         match config::judge::header(name, &value) {
             Ok(name) => {
-                let value = HeaderSource::Literal(Secret::new(value.into()));
+                let value = SecretSource::Literal(Secret::new(value.into()));
                 self.options.headers.push((name, value));
             }
             Err(error) => self.bad = Some(format!("header: {error}")),

@@ -6,7 +6,6 @@ mod chain;
 mod docs;
 pub(crate) mod duration;
 pub(crate) mod flags;
-mod header;
 pub(crate) mod judge;
 mod layer;
 mod layers;
@@ -19,6 +18,7 @@ mod read;
 mod resolve;
 pub(crate) mod schema;
 mod secret;
+mod secret_source;
 #[cfg(test)]
 mod tests;
 pub(crate) mod watch;
@@ -183,9 +183,30 @@ impl Target {
         let mut secrets = secret::Secrets::new();
         for (_, source) in &self.connection.headers {
             // A value that cannot be read was not sent.
-            if let Ok(value) = source.value(&|variable| std::env::var_os(variable)) {
-                secrets.header(&String::from_utf8_lossy(value.as_bytes()));
+            if let Ok(value) = source.text() {
+                secrets.header(value.expose());
             }
+        }
+        let connection = &*self.connection;
+        let cookies = connection.cookies.iter().map(|(_, source)| source);
+        let proxy = match &connection.proxy {
+            ProxyChoice::Via(proxy) => proxy.credentials.as_ref(),
+            ProxyChoice::Direct | ProxyChoice::Environment => None,
+        };
+        let (username, password) = match &connection.auth {
+            Some(Auth::Basic { username, password }) => (Some(username), Some(password)),
+            Some(Auth::Bearer(token)) => (None, Some(token)),
+            None => (None, None),
+        };
+        let usernames = username.into_iter().chain(proxy.map(|(user, _)| user));
+        for name in usernames {
+            secrets.header(name.expose());
+        }
+        let kept = cookies
+            .chain(password)
+            .chain(proxy.map(|(_, password)| password));
+        for value in kept.filter_map(|source| source.text().ok()) {
+            secrets.header(value.expose());
         }
         if let Ok(url) = url::Url::parse(self.url.expose()) {
             secrets.url(&url);
@@ -202,19 +223,208 @@ impl Target {
     }
 }
 
-/// What is sent and spoken when the connection is made. Shared by equal targets.
+/// How the peer is reached, and what is sent and spoken when the connection is made. Shared by
+/// equal targets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
 pub(crate) struct ConnectionOptions {
-    /// Headers of the upgrade request, by name.
-    pub(crate) headers: Vec<(http::HeaderName, HeaderSource)>,
+    /// Headers of the upgrade request, by name. They replace those the other options make.
+    pub(crate) headers: Vec<(http::HeaderName, SecretSource)>,
+    /// `Host`; default the URL's.
+    pub(crate) host_header: Option<Box<str>>,
+    /// `User-Agent`; default `ws-keepalive/VERSION`.
+    pub(crate) user_agent: Option<Box<str>>,
+    pub(crate) origin: Option<Box<str>>,
+    /// One `Cookie` header is made of them.
+    pub(crate) cookies: Vec<(Box<str>, SecretSource)>,
+    /// `Authorization`; wins over the URL's userinfo.
+    pub(crate) auth: Option<Auth>,
     /// Offered in this order.
     pub(crate) subprotocols: Vec<Box<str>>,
+    /// Whether it is an error if the peer chooses none of them. Default false.
+    pub(crate) require_subprotocol: bool,
+    /// Redirects followed. Default 0.
+    pub(crate) max_redirects: u32,
+    pub(crate) address: AddressOptions,
+    /// For `wss`.
+    pub(crate) tls: Arc<TlsOptions>,
+    pub(crate) proxy: ProxyChoice,
+    /// For a proxy that is itself reached by TLS.
+    pub(crate) proxy_tls: Arc<TlsOptions>,
     pub(crate) heartbeat: HeartbeatKind,
 }
 
-/// Where a header's value comes from. Identity is the reference, never the content.
+/// Credentials of the `Authorization` header.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum HeaderSource {
+pub(crate) enum Auth {
+    /// RFC 7617.
+    Basic {
+        username: Secret<Box<str>>,
+        password: SecretSource,
+    },
+    /// RFC 6750.
+    Bearer(SecretSource),
+}
+
+/// Which addresses are dialed, and from where.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) struct AddressOptions {
+    pub(crate) family: IpFamily,
+    /// Dialed instead of what DNS says, in this order; Host and SNI stay the URL's.
+    pub(crate) resolve: Vec<ResolveTo>,
+    pub(crate) bind: Option<Bind>,
+    /// TCP keepalive; the system's choice without.
+    pub(crate) keepalive: Option<Keepalive>,
+    /// TCP_USER_TIMEOUT: how long sent bytes may stay unacknowledged; the system's choice without.
+    pub(crate) user_timeout: Option<Duration>,
+}
+
+/// Which addresses of a name are used. Default any.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) enum IpFamily {
+    #[default]
+    Any,
+    V4,
+    V6,
+}
+
+/// Where a host is, whatever DNS says.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum ResolveTo {
+    /// An address; without a port that of the URL. `zone` is the interface of a link-local one.
+    Ip {
+        ip: std::net::IpAddr,
+        zone: Option<Box<str>>,
+        port: Option<u16>,
+    },
+    /// A unix socket.
+    Unix(PathBuf),
+}
+
+/// What a socket is bound to before it connects.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum Bind {
+    Address(std::net::IpAddr),
+    /// By SO_BINDTODEVICE.
+    Interface(Box<str>),
+}
+
+/// TCP keepalive; what is `None` is the system's choice.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Keepalive {
+    /// Silence before the first probe.
+    pub(crate) idle: Option<Duration>,
+    /// From one probe to the next.
+    pub(crate) interval: Option<Duration>,
+    /// Unanswered probes until the kernel gives the connection up.
+    pub(crate) count: Option<u32>,
+}
+
+/// TLS as the user wants it. Identity is the references, never the files' content.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct TlsOptions {
+    /// PEM: certificates that are trusted, beside the system's.
+    pub(crate) ca: Option<SecretSource>,
+    /// Whether `ca` is all that is trusted. Default false.
+    pub(crate) ca_only: bool,
+    /// PEM: our certificate and its chain; there is a `key` if there is one, and the reverse.
+    pub(crate) cert: Option<SecretSource>,
+    /// PEM: its private key.
+    pub(crate) key: Option<SecretSource>,
+    /// For SNI and verification, instead of the URL's host.
+    pub(crate) server_name: Option<Box<str>>,
+    /// Default 1.2; never above `max_version`.
+    pub(crate) min_version: TlsVersion,
+    /// Default 1.3.
+    pub(crate) max_version: TlsVersion,
+    /// Default false.
+    pub(crate) insecure_skip_verify: bool,
+    /// Whether sessions are resumed by tickets. Default true.
+    pub(crate) session_tickets: bool,
+}
+
+impl Default for TlsOptions {
+    fn default() -> Self {
+        Self {
+            ca: None,
+            ca_only: false,
+            cert: None,
+            key: None,
+            server_name: None,
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            insecure_skip_verify: false,
+            session_tickets: true,
+        }
+    }
+}
+
+/// A version of TLS.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum TlsVersion {
+    V1_2,
+    V1_3,
+}
+
+/// By which way a target is reached. Default direct.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub(crate) enum ProxyChoice {
+    #[default]
+    Direct,
+    /// HTTPS_PROXY, HTTP_PROXY, ALL_PROXY and NO_PROXY decide.
+    Environment,
+    Via(Arc<ProxyServer>),
+}
+
+/// A proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct ProxyServer {
+    pub(crate) kind: ProxyKind,
+    /// A name or an address; an IPv6 literal without its brackets.
+    pub(crate) host: Box<str>,
+    pub(crate) port: u16,
+    /// User and password.
+    pub(crate) credentials: Option<(Secret<Box<str>>, SecretSource)>,
+}
+
+/// How a proxy is spoken to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum ProxyKind {
+    /// CONNECT (RFC 9110 section 9.3.6).
+    Http,
+    /// CONNECT inside TLS.
+    Https,
+    /// RFC 1928, the target's name resolved here.
+    Socks5,
+    /// RFC 1928, the target's name resolved by the proxy.
+    Socks5h,
+}
+
+impl ProxyKind {
+    /// The scheme of its URL.
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Http => "http",
+            Self::Https => "https",
+            Self::Socks5 => "socks5",
+            Self::Socks5h => "socks5h",
+        }
+    }
+}
+
+/// Without credentials: `http://proxy.example.com:3128`.
+impl std::fmt::Display for ProxyServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (kind, host, port) = (self.kind.as_str(), &self.host, self.port);
+        match host.contains(':') {
+            true => write!(f, "{kind}://[{host}]:{port}"),
+            false => write!(f, "{kind}://{host}:{port}"),
+        }
+    }
+}
+
+/// Where a secret is kept. Identity is the reference, never the content.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) enum SecretSource {
     Literal(Secret<Box<str>>),
     /// Read at every dial; one trailing newline is dropped.
     File(PathBuf),
@@ -248,6 +458,8 @@ pub(crate) struct Policy {
     pub(crate) rtt_buckets: Buckets,
     /// The idle timer of the path, if the user declared it; only judged by `check`.
     pub(crate) path_idle_timeout: Option<Duration>,
+    /// One connection to every address of the name, which is looked up again this often.
+    pub(crate) fan_out: Option<Duration>,
 }
 
 impl Default for Policy {
@@ -260,6 +472,7 @@ impl Default for Policy {
             on_open: Vec::new(),
             rtt_buckets: Buckets::default(),
             path_idle_timeout: None,
+            fan_out: None,
         }
     }
 }
@@ -273,6 +486,10 @@ pub(crate) struct Timeouts {
     pub(crate) dns: Duration,
     /// Connecting TCP. Default 5 s.
     pub(crate) tcp: Duration,
+    /// Opening the proxy's tunnel. Default 5 s.
+    pub(crate) proxy: Duration,
+    /// The TLS handshake. Default 5 s.
+    pub(crate) tls: Duration,
     /// The HTTP upgrade. Default 5 s.
     pub(crate) upgrade: Duration,
     /// One write. Default 10 s.
@@ -288,6 +505,8 @@ impl Default for Timeouts {
             connect: secs(15),
             dns: secs(5),
             tcp: secs(5),
+            proxy: secs(5),
+            tls: secs(5),
             upgrade: secs(5),
             write: secs(10),
             close: secs(10),

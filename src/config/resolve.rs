@@ -17,8 +17,8 @@ use super::mistake::Mistake;
 use super::raw;
 use super::read::{Field, Read, Reader};
 use super::{
-    Config, ConnectionOptions, DialLimits, HeaderSource, HeartbeatKind, Listen, Log, Metrics,
-    Policy, Server, Target, Timeouts,
+    Config, ConnectionOptions, DialLimits, HeartbeatKind, Listen, Log, Metrics, Policy,
+    SecretSource, Server, Target, Timeouts,
 };
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode};
@@ -147,7 +147,7 @@ struct Resolver<'a, 't> {
     /// Where each name was first given.
     names: HashMap<Arc<str>, String>,
     /// References to secrets, and what is wrong with them.
-    checked: HashMap<HeaderSource, Option<String>>,
+    checked: HashMap<SecretSource, Option<String>>,
     shared: Shared,
     /// Targets whose pings are too rare for the path: interval, idle timeout, first name, count.
     too_slow: Vec<(Duration, Duration, Arc<str>, usize)>,
@@ -315,12 +315,13 @@ impl Resolver<'_, '_> {
             heartbeat: pick!(chain, heartbeat.kind)
                 .get()
                 .map_or(HeartbeatKind::default(), |name| name.0),
+            ..ConnectionOptions::default()
         }
     }
 
     /// What is wrong with a secret that is kept elsewhere. Each is read once per load.
-    fn check_secret(&mut self, source: &HeaderSource) -> Option<String> {
-        if matches!(source, HeaderSource::Literal(_)) {
+    fn check_secret(&mut self, source: &SecretSource) -> Option<String> {
+        if matches!(source, SecretSource::Literal(_)) {
             return None;
         }
         let variable = self.variable;
@@ -357,6 +358,8 @@ impl Resolver<'_, '_> {
                 .map_or(usual.connect, |d| d.0),
             dns: pick!(chain, dns_timeout).get().map_or(usual.dns, |d| d.0),
             tcp: pick!(chain, tcp_timeout).get().map_or(usual.tcp, |d| d.0),
+            proxy: usual.proxy,
+            tls: usual.tls,
             upgrade: pick!(chain, upgrade_timeout)
                 .get()
                 .map_or(usual.upgrade, |d| d.0),
@@ -380,6 +383,7 @@ impl Resolver<'_, '_> {
                 |bounds| Buckets::new(bounds.0.as_slice()),
             ),
             path_idle_timeout: pick!(chain, path_idle_timeout).get().map(|d| d.0),
+            fan_out: None,
         }
     }
 

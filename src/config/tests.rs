@@ -171,7 +171,7 @@ fn a_full_file_is_resolved_key_by_key() {
         *first.identity.labels,
         [label("region", "eu"), label("stage", "live")]
     );
-    let literal = |text: &str| HeaderSource::Literal(Secret::new(text.into()));
+    let literal = |text: &str| SecretSource::Literal(Secret::new(text.into()));
     let header = http::HeaderName::from_static;
     let headers = &first.connection.headers;
     assert_eq!(

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use bytes::Bytes;
@@ -127,6 +128,8 @@ pub struct DialFailure {
     pub times: PhaseTimes,
     /// Failed dials in a row, this one included.
     pub attempts: u32,
+    /// When the first certificate of the presented chain ends, if the peer presented one.
+    pub certificate_not_after: Option<SystemTime>,
     pub(crate) advice: Advice,
 }
 
@@ -142,12 +145,55 @@ pub struct Established {
     pub local: Option<SocketAddr>,
     /// The address that answered.
     pub peer: Option<SocketAddr>,
-    /// The subprotocol the peer chose.
-    pub subprotocol: Option<Box<str>>,
+    /// What else was learned on the way; `None` if there was nothing to tell.
+    pub facts: Option<Arc<Facts>>,
     /// The outage this connection ends.
     pub recovered: Option<Recovered>,
     /// Dials since the last connection, this one included.
     pub attempts: u32,
+}
+
+/// What was learned of a connection while it was made.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[non_exhaustive]
+pub struct Facts {
+    /// The subprotocol the peer chose.
+    pub subprotocol: Option<Box<str>>,
+    /// The proxy it goes through, as a URL without credentials.
+    pub proxy: Option<Box<str>>,
+    /// What TLS agreed on.
+    pub tls: Option<TlsFacts>,
+    /// Headers of the 101 that tell who answered (`Server`, `Via`, ...), by lower-case name; values
+    /// are cut at 128 bytes.
+    pub headers: Box<[(Box<str>, Box<str>)]>,
+}
+
+/// What TLS agreed on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TlsFacts {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub version: &'static str,
+    /// The cipher suite by its IANA name, as `TLS13_AES_256_GCM_SHA384`.
+    pub cipher: &'static str,
+    /// When the first certificate of the presented chain ends; whole seconds.
+    pub not_after: Option<SystemTime>,
+}
+
+/// What the kernel knows of a TCP connection (Linux's TCP_INFO).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct TcpInfo {
+    /// `ESTABLISHED`, `CLOSE_WAIT`, ... as `ss` says it.
+    pub state: &'static str,
+    /// Smoothed round trip.
+    pub rtt: Duration,
+    /// Its mean deviation.
+    pub rtt_variation: Duration,
+    /// Segments sent again since the connection began.
+    pub retransmits: u32,
+    /// Segments sent and not acknowledged.
+    pub unacked: u32,
 }
 
 /// An outage that is over.
@@ -191,6 +237,10 @@ pub struct End {
     pub local: Option<SocketAddr>,
     /// The peer's address and port.
     pub peer: Option<SocketAddr>,
+    /// What was learned when the connection was made.
+    pub facts: Option<Arc<Facts>>,
+    /// What the kernel knew of the connection at its end; `None` where it does not tell.
+    pub tcp_info: Option<TcpInfo>,
 }
 
 /// What happens to a connection that is held.

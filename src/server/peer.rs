@@ -174,7 +174,14 @@ impl Connection {
             shutdown: Box::pin(self.shutdown.cancelled()),
             echo,
         };
-        let session = Session::new(link, Some(self.from), policy, interval, Box::default());
+        let session = Session::new(
+            link,
+            Some(self.from),
+            None,
+            policy,
+            interval,
+            Box::default(),
+        );
         session.run(&mut host).await;
     }
 

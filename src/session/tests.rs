@@ -81,6 +81,7 @@ async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
     let session = Session::new(
         link,
         None,
+        None,
         policy,
         policy.heartbeat.interval,
         Box::default(),

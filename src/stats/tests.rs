@@ -17,7 +17,7 @@ fn up() -> Event {
         times: Default::default(),
         local: None,
         peer: None,
-        subprotocol: None,
+        facts: None,
         recovered: None,
         attempts: 1,
     }))
@@ -39,6 +39,8 @@ fn end(outage_id: u64) -> End {
         retries: 0,
         local: None,
         peer: None,
+        facts: None,
+        tcp_info: None,
     }
 }
 

@@ -282,6 +282,8 @@ mod tests {
             retries: 1,
             local: None,
             peer: Some(([10, 0, 0, 7], 443).into()),
+            facts: None,
+            tcp_info: None,
         }))
     }
 
@@ -293,6 +295,7 @@ mod tests {
             status: Some(503),
             times: Default::default(),
             attempts: 4,
+            certificate_not_after: None,
             advice: Advice::Backoff,
         }))
     }

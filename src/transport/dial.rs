@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
@@ -17,14 +17,15 @@ use super::tcp;
 use super::upgrade::{self, UpgradeRequest};
 use super::ws::WsLink;
 use crate::config::Target;
-use crate::proto::event::{Phase, PhaseTimes};
+use crate::proto::event::{Facts, Phase, PhaseTimes};
 use crate::proto::reconnect::Advice;
 
 /// A peer reached.
 pub(crate) struct Dialed {
     pub(crate) link: WsLink,
     pub(crate) times: PhaseTimes,
-    pub(crate) subprotocol: Option<Box<str>>,
+    /// What else was learned; `None` if there is nothing to tell.
+    pub(crate) facts: Option<Arc<Facts>>,
     /// The address that answered.
     pub(crate) peer: Option<SocketAddr>,
 }
@@ -38,6 +39,8 @@ pub(crate) struct DialError {
     pub(crate) status: Option<u16>,
     pub(crate) advice: Advice,
     pub(crate) times: PhaseTimes,
+    /// When the first certificate of the presented chain ends.
+    pub(crate) certificate_not_after: Option<SystemTime>,
 }
 
 /// Where a dial stands: which phase, since when, and by when it all must be done.
@@ -88,6 +91,7 @@ impl Progress {
             status: failure.status,
             advice: failure.advice,
             times: self.times,
+            certificate_not_after: None,
         }
     }
 }
@@ -188,7 +192,12 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
     Ok(Dialed {
         link: WsLink::client(upgraded.io, &upgraded.early, max),
         times: progress.times,
-        subprotocol: upgraded.subprotocol,
+        facts: upgraded.subprotocol.map(|subprotocol| {
+            Arc::new(Facts {
+                subprotocol: Some(subprotocol),
+                ..Facts::default()
+            })
+        }),
         peer,
     })
 }

@@ -174,6 +174,8 @@ mod tests {
             retries: 0,
             local: None,
             peer: None,
+            facts: None,
+            tcp_info: None,
         }))
     }
 

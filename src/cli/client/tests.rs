@@ -1,7 +1,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::config::{HeaderSource, HeartbeatKind};
+use crate::config::{HeartbeatKind, SecretSource};
 
 #[derive(Debug, Parser)]
 #[command(disable_help_flag = true)]
@@ -78,8 +78,8 @@ fn every_connection_option_of_the_file_is_a_flag() {
         .iter()
         .map(|(_, source)| source)
         .collect();
-    let json = HeaderSource::Literal(Secret::new("{\"a\": \"b:c\"}".into()));
-    let variable = HeaderSource::Env("CARGO_PKG_NAME".into());
+    let json = SecretSource::Literal(Secret::new("{\"a\": \"b:c\"}".into()));
+    let variable = SecretSource::Env("CARGO_PKG_NAME".into());
     assert_eq!(sources, [&json, &variable]);
     let (policy, secs) = (&target.policy, Duration::from_secs);
     assert_eq!(policy.heartbeat.interval, secs(1));

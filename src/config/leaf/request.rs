@@ -8,7 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{Name, schema};
 use crate::config::read::{Read, Reader, kind};
-use crate::config::{HeaderSource, Secret};
+use crate::config::{Secret, SecretSource};
 
 /// The URL of a target, secrets included.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,7 +91,7 @@ impl Read for WsUrl {
 /// Headers of the upgrade request, by name.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(in crate::config) struct HeaderTable(
-    pub(in crate::config) BTreeMap<Box<str>, (http::HeaderName, HeaderSource)>,
+    pub(in crate::config) BTreeMap<Box<str>, (http::HeaderName, SecretSource)>,
 );
 schema!(HeaderTable, {
     "type": "object",
@@ -124,7 +124,7 @@ impl Read for HeaderTable {
                 if let Err(wrong) = &parsed {
                     reader.key_mistake(wrong);
                 }
-                let source = <HeaderSource as Read>::read(value, reader);
+                let source = <SecretSource as Read>::read(value, reader);
                 if let (Ok(parsed), Some(source)) = (parsed, source) {
                     let key = parsed.as_str().into();
                     if headers.0.insert(key, (parsed, source)).is_some() {
@@ -177,7 +177,7 @@ fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || name.starts_with("sec-websocket-")
 }
 
-impl Read for HeaderSource {
+impl Read for SecretSource {
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
         const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
         // A value may be JSON: only what the environment and flags give can be a table as text.

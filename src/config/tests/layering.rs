@@ -217,7 +217,7 @@ fn a_header_may_hold_json_in_a_file_and_be_a_reference_in_a_flag() {
         loaded.config.targets[0].connection.headers.clone()
     };
     let name = http::HeaderName::from_static("x-json");
-    let literal = HeaderSource::Literal(Secret::new("{\"a\":1}".into()));
+    let literal = SecretSource::Literal(Secret::new("{\"a\":1}".into()));
     assert_eq!(
         header(Overrides::default()),
         [(name.clone(), literal.clone())]

@@ -25,7 +25,7 @@ fn established() -> Event {
         times: [ms(1), ms(2), None, None, ms(4), None],
         local: None,
         peer: None,
-        subprotocol: None,
+        facts: None,
         recovered: None,
         attempts: 1,
     }))
@@ -47,6 +47,8 @@ fn ended(cause: Cause) -> Event {
         retries: 0,
         local: None,
         peer: None,
+        facts: None,
+        tcp_info: None,
     }))
 }
 
@@ -58,6 +60,7 @@ fn refused() -> Event {
         status: None,
         times: [Some(Duration::from_millis(1)), None, None, None, None, None],
         attempts: 1,
+        certificate_not_after: None,
         advice: Advice::Backoff,
     }))
 }

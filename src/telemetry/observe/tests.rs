@@ -26,7 +26,7 @@ fn up(recovered: Option<Recovered>, attempts: u32) -> Event {
         times: [ms(1), ms(20), None, None, ms(300), None],
         local: None,
         peer: Some(([10, 0, 0, 7], 443).into()),
-        subprotocol: None,
+        facts: None,
         recovered,
         attempts,
     }))
@@ -48,6 +48,8 @@ fn end(cause: Cause) -> Event {
         retries: 0,
         local: None,
         peer: Some(([10, 0, 0, 7], 443).into()),
+        facts: None,
+        tcp_info: None,
     }))
 }
 
@@ -59,6 +61,7 @@ fn failure(attempts: u32, message: &str) -> Event {
         status: None,
         times: Default::default(),
         attempts,
+        certificate_not_after: None,
         advice: Advice::Backoff,
     }))
 }

@@ -1,0 +1,106 @@
+//! Secrets that are kept elsewhere: in files, variables, systemd credentials.
+
+use std::ffi::OsString;
+use std::io::Read as _;
+use std::os::unix::ffi::OsStringExt;
+use std::path::{Path, PathBuf};
+
+use super::{Secret, SecretSource};
+use crate::os;
+
+/// More is no secret: a chain of certificates takes a few KiB.
+const LARGEST: u64 = 1 << 20;
+
+impl SecretSource {
+    /// As a header's value, as it is now; called for every dial, and once at load to find what is
+    /// missing. `variable` looks up an environment variable. The error names the reference, not
+    /// the value.
+    pub(crate) fn value(
+        &self,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<http::HeaderValue, String> {
+        let value = self.line(variable)?;
+        let mut value = http::HeaderValue::from_bytes(&value)
+            .map_err(|_| format!("{} holds a character that no header may", self.reference()))?;
+        value.set_sensitive(true);
+        Ok(value)
+    }
+
+    /// As text, as it is now, in this process's environment.
+    pub(crate) fn text(&self) -> Result<Secret<String>, String> {
+        let value = self.line(&|variable| std::env::var_os(variable))?;
+        match String::from_utf8(value) {
+            Ok(text) => Ok(Secret::new(text)),
+            Err(_) => Err(format!("{} is not UTF-8", self.reference())),
+        }
+    }
+
+    /// One line, its end dropped.
+    fn line(&self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<u8>, String> {
+        let bytes = self.bytes(variable)?;
+        let value = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
+        let value = value.strip_suffix(b"\r").unwrap_or(value);
+        if value.is_empty() && !matches!(self, Self::Literal(_)) {
+            return Err(format!("{} is empty", self.reference()));
+        }
+        Ok(value.to_vec())
+    }
+
+    /// Whole, as it is now.
+    pub(crate) fn bytes(
+        &self,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Vec<u8>, String> {
+        match self {
+            Self::Literal(text) => Ok(text.expose().as_bytes().to_vec()),
+            Self::File(path) => read(path),
+            Self::Env(name) => match variable(name) {
+                Some(value) => Ok(value.into_vec()),
+                None => Err(format!("the environment variable {name} is not set")),
+            },
+            Self::Credential(_) => read(&self.path(variable)?),
+        }
+    }
+
+    /// The file it is in.
+    fn path(&self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
+        match self {
+            Self::File(path) => Ok(path.clone()),
+            Self::Credential(name) => match variable("CREDENTIALS_DIRECTORY") {
+                Some(directory) => Ok(PathBuf::from(directory).join(&**name)),
+                None => Err(format!(
+                    "the credential {name} needs $CREDENTIALS_DIRECTORY, which systemd sets; \
+                     add LoadCredential={name}:.. to the unit"
+                )),
+            },
+            Self::Literal(_) | Self::Env(_) => Err(format!("{} is in no file", self.reference())),
+        }
+    }
+
+    /// What to call it without showing it.
+    pub(crate) fn reference(&self) -> String {
+        match self {
+            Self::Literal(_) => "the value".to_owned(),
+            Self::File(path) => path.display().to_string(),
+            Self::Env(name) => format!("${name}"),
+            Self::Credential(name) => format!("the credential {name}"),
+        }
+    }
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    let mut bytes = Vec::new();
+    let read =
+        std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+    match read {
+        Ok(_) if bytes.len() as u64 > LARGEST => Err(format!(
+            "{} is larger than 1 MiB: no secret",
+            path.display()
+        )),
+        Ok(_) => Ok(bytes),
+        Err(error) => {
+            let why = os::words(&error);
+            Err(format!("cannot read {}: {why}", path.display()))
+        }
+    }
+}
