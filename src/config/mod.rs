@@ -12,6 +12,7 @@ mod layers;
 mod leaf;
 pub(crate) mod load;
 mod mistake;
+mod place_stub;
 mod print;
 mod raw;
 mod read;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use leaf::WsUrl;
+pub(crate) use place_stub::Place;
 pub(crate) use secret::{Secret, mask};
 
 use crate::proto::backoff::BackoffPolicy;

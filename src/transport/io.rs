@@ -7,7 +7,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
 
 /// How much one system call reads at most.
 const READ_AHEAD: usize = 16 * 1024;
@@ -21,6 +21,7 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) enum Io {
     Tcp(TcpStream, ReadAhead),
+    Unix(UnixStream, ReadAhead),
     /// The in-memory twin, for tests under simulated time.
     #[cfg(test)]
     Memory(super::memory::Wire),
@@ -43,7 +44,7 @@ struct Rest {
 impl ReadAhead {
     fn poll_read(
         &mut self,
-        tcp: &mut TcpStream,
+        socket: &mut (impl AsyncRead + Unpin),
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -58,11 +59,11 @@ impl ReadAhead {
             return Poll::Ready(Ok(()));
         }
         if buf.remaining() >= READ_AHEAD {
-            return Pin::new(tcp).poll_read(cx, buf);
+            return Pin::new(socket).poll_read(cx, buf);
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut ahead = ReadBuf::new(scratch);
-            ready!(Pin::new(tcp).poll_read(cx, &mut ahead))?;
+            ready!(Pin::new(socket).poll_read(cx, &mut ahead))?;
             let (now, later) = ahead
                 .filled()
                 .split_at(buf.remaining().min(ahead.filled().len()));
@@ -84,10 +85,16 @@ impl Io {
         Self::Tcp(stream, ReadAhead::default())
     }
 
+    /// A connected unix socket.
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self::Unix(stream, ReadAhead::default())
+    }
+
     /// Our address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(tcp, _) => tcp.local_addr().ok(),
+            Self::Unix(..) => None,
             #[cfg(test)]
             Self::Memory(_) => None,
         }
@@ -102,6 +109,7 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, ahead) => ahead.poll_read(tcp, cx, buf),
+            Self::Unix(unix, ahead) => ahead.poll_read(unix, cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_read(cx, buf),
         }
@@ -116,6 +124,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix, _) => Pin::new(unix).poll_write(cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_write(cx, buf),
         }
@@ -124,6 +133,7 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_flush(cx),
+            Self::Unix(unix, _) => Pin::new(unix).poll_flush(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_flush(cx),
         }
@@ -132,6 +142,7 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix, _) => Pin::new(unix).poll_shutdown(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_shutdown(cx),
         }

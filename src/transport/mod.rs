@@ -4,8 +4,14 @@
 //! [`dial::dial`] a step each, and nothing above this module notices.
 
 pub(crate) mod dial;
+mod exchange;
 pub(crate) mod io;
+mod proxy;
+mod request;
+pub(crate) mod resolver;
 mod tcp;
+pub(crate) mod tls;
+pub(crate) mod trace;
 pub(crate) mod upgrade;
 pub(crate) mod ws;
 
