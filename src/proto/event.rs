@@ -184,7 +184,7 @@ pub struct TlsFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {
-    /// `ESTABLISHED`, `CLOSE_WAIT`, ... as `ss` says it.
+    /// `ESTAB`, `CLOSE-WAIT`, ... as ss(8) says it; `UNCONN` once the connection was reset.
     pub state: &'static str,
     /// Smoothed round trip.
     pub rtt: Duration,

@@ -6,6 +6,7 @@
 pub(crate) mod dial;
 pub(crate) mod io;
 mod tcp;
+mod tcp_info;
 pub(crate) mod upgrade;
 pub(crate) mod ws;
 
