@@ -3,7 +3,6 @@ use std::time::Duration;
 
 use futures_util::{SinkExt, StreamExt};
 use tokio::io::{AsyncWriteExt, DuplexStream};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 use tokio_tungstenite::WebSocketStream;
@@ -447,7 +446,10 @@ async fn a_close_code_that_must_not_be_sent_is_the_peers_fault() {
 }
 
 /// A session over a real socket, given these facts, and the peer's end of it.
-async fn hold_tcp(facts: Arc<Facts>) -> (Held, TcpStream) {
+#[cfg(target_os = "linux")]
+async fn hold_tcp(facts: Arc<Facts>) -> (Held, tokio::net::TcpStream) {
+    use tokio::net::{TcpListener, TcpStream};
+
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());

@@ -1,7 +1,7 @@
 //! What the kernel knows of a TCP connection: Linux's TCP_INFO, see tcp(7).
 //!
-//! Beside `memory` the one module that may hold `unsafe` code: nix has no such option, and rustix
-//! and socket2 do not read it either.
+//! Beside `crate::memory` the one module that may hold `unsafe` code: no crate of ours wraps this
+//! option safely.
 #![allow(unsafe_code)]
 
 use tokio::net::TcpStream;
@@ -83,7 +83,8 @@ mod linux {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
+#[cfg(target_os = "linux")]
 mod tests {
     use super::*;
     use std::mem::offset_of;
