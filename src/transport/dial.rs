@@ -42,7 +42,7 @@ pub(crate) struct DialError {
     pub(crate) status: Option<u16>,
     pub(crate) advice: Advice,
     pub(crate) times: PhaseTimes,
-    /// When the first certificate of the presented chain ends.
+    /// When the certificate of the presented chain that ends earliest does.
     pub(crate) certificate_not_after: Option<SystemTime>,
 }
 

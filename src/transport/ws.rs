@@ -15,8 +15,9 @@ use tokio_tungstenite::tungstenite::{Error, Message as WsMessage, error::Protoco
 
 use super::io::Io;
 use super::tcp::os_words;
+use super::tcp_info::tcp_info;
 use crate::proto::close::{CloseFrame, Ending};
-use crate::proto::event::Message;
+use crate::proto::event::{Message, TcpInfo};
 
 /// Allocated at once and zero-filled at each read, so it is sized for what idle connections carry,
 /// pongs. Larger frames get room of their own; system calls are saved below, by `Io`.
@@ -73,6 +74,15 @@ impl WsLink {
     /// Our address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         self.ws.get_ref().local_addr()
+    }
+
+    /// What the kernel knows of the connection at this moment.
+    pub(crate) fn tcp_info(&self) -> Option<TcpInfo> {
+        match self.ws.get_ref() {
+            Io::Tcp(tcp, _) => tcp_info(tcp),
+            #[cfg(test)]
+            Io::Memory(_) => None,
+        }
     }
 
     /// The next frame that means something. Cancel safe.

@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::proto::close::Initiator;
-use crate::proto::event::{DialFailure, End, Established, Event};
+use crate::proto::event::{DialFailure, End, Established, Event, Facts, TlsFacts};
 use crate::proto::reconnect::Advice;
 use crate::stats::{Buckets, EntryGuard};
 
@@ -25,7 +25,14 @@ fn established() -> Event {
         times: [ms(1), ms(2), None, None, ms(4), None],
         local: None,
         peer: None,
-        facts: None,
+        facts: Some(Arc::new(Facts {
+            tls: Some(TlsFacts {
+                version: "TLSv1.3",
+                cipher: "TLS13_AES_256_GCM_SHA384",
+                not_after: Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)),
+            }),
+            ..Facts::default()
+        })),
         recovered: None,
         attempts: 1,
     }))
@@ -127,6 +134,7 @@ fn a_target_that_never_came_up_has_exactly_the_series_that_exist_from_the_start(
         "ws_keepalive_last_rtt_seconds",
         "ws_keepalive_disconnects_by_cause_total",
         "ws_keepalive_connect_duration_seconds",
+        "ws_keepalive_tls_certificate_not_after_seconds",
         "otel_",
         "\ntarget_info",
     ] {
@@ -185,7 +193,8 @@ fn every_name_is_the_documented_one_and_documented() {
          ws_keepalive_connected_seconds_total ws_keepalive_disconnected_seconds_total \
          ws_keepalive_connection_start_time_seconds ws_keepalive_last_disconnect_time_seconds \
          ws_keepalive_messages_received_total ws_keepalive_received_bytes_total \
-         ws_keepalive_sent_bytes_total ws_keepalive_target_info \
+         ws_keepalive_sent_bytes_total ws_keepalive_tls_certificate_not_after_seconds \
+         ws_keepalive_target_info ws_keepalive_tls_files_last_reload_successful \
          ws_keepalive_config_last_reload_successful \
          ws_keepalive_config_last_reload_success_timestamp_seconds \
          ws_keepalive_accept_errors_total ws_keepalive_task_panics_total \
