@@ -22,7 +22,8 @@ mod secret;
 mod secret_source;
 #[cfg(test)]
 mod tests;
-mod tls_files;
+pub(crate) mod tls;
+pub(crate) mod tls_files;
 pub(crate) mod watch;
 
 use std::net::SocketAddr;
@@ -33,7 +34,6 @@ use std::time::Duration;
 pub(crate) use leaf::WsUrl;
 pub(crate) use place_stub::Place;
 pub(crate) use secret::{Secret, mask};
-pub(crate) use tls_files::tls_files_are_good;
 
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::HeartbeatPolicy;

@@ -20,7 +20,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
-use crate::config::tls_files_are_good;
+use crate::config::tls_files;
 use crate::proto::close::Cause;
 use crate::proto::event::Phase;
 use crate::stats::{HistogramSnapshot, Identity, ListenerStats, Registry, State, TargetStats};
@@ -222,7 +222,7 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "ws_keepalive_tls_files_last_reload_successful",
         help: "Whether the TLS files could be used when they were last read (1) or not (0).",
-        series: Series::ProcessGauge(|_| tls_files_are_good().into()),
+        series: Series::ProcessGauge(|_| tls_files::files_are_good().into()),
     },
     Family {
         name: "ws_keepalive_accept_errors_total",

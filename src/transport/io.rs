@@ -9,8 +9,10 @@ use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::tls::TlsStream;
+
 /// How much one system call reads at most.
-const READ_AHEAD: usize = 16 * 1024;
+pub(super) const READ_AHEAD: usize = 16 * 1024;
 
 thread_local! {
     /// One buffer for all connections of a thread: it is only used within a call.
@@ -22,6 +24,10 @@ thread_local! {
 pub(crate) enum Io {
     Tcp(TcpStream, ReadAhead),
     Unix(UnixStream, ReadAhead),
+    /// Our end is the client's; it holds the stream it runs over.
+    Tls(Box<TlsStream>),
+    /// Our end is the embedded server's.
+    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// The in-memory twin, for tests under simulated time.
     #[cfg(test)]
     Memory(super::memory::Wire),
@@ -42,9 +48,9 @@ struct Rest {
 }
 
 impl ReadAhead {
-    fn poll_read(
+    fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
-        socket: &mut (impl AsyncRead + Unpin),
+        socket: &mut S,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -90,11 +96,28 @@ impl Io {
         Self::Unix(stream, ReadAhead::default())
     }
 
+    /// A client's TLS whose handshake is done.
+    pub(super) fn tls(stream: TlsStream) -> Self {
+        Self::Tls(Box::new(stream))
+    }
+
+    /// A server's TLS whose handshake is done.
+    pub(crate) fn server_tls(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
+        Self::ServerTls(Box::new(stream))
+    }
+
     /// Our address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.tcp_stream().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// The TCP connection underneath it all, if there is one.
+    pub(crate) fn tcp_stream(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(tcp, _) => tcp.local_addr().ok(),
+            Self::Tcp(tcp, _) => Some(tcp),
             Self::Unix(..) => None,
+            Self::Tls(tls) => tls.tcp_stream(),
+            Self::ServerTls(tls) => Some(tls.get_ref().0),
             #[cfg(test)]
             Self::Memory(_) => None,
         }
@@ -110,6 +133,8 @@ impl AsyncRead for Io {
         match self.get_mut() {
             Self::Tcp(tcp, ahead) => ahead.poll_read(tcp, cx, buf),
             Self::Unix(unix, ahead) => ahead.poll_read(unix, cx, buf),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_read(cx, buf),
         }
@@ -125,6 +150,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_write(cx, buf),
             Self::Unix(unix, _) => Pin::new(unix).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_write(cx, buf),
         }
@@ -134,6 +161,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_flush(cx),
             Self::Unix(unix, _) => Pin::new(unix).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_flush(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_flush(cx),
         }
@@ -143,6 +172,8 @@ impl AsyncWrite for Io {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_shutdown(cx),
             Self::Unix(unix, _) => Pin::new(unix).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_shutdown(cx),
         }
