@@ -557,4 +557,6 @@ fn with_zone(ip: std::net::IpAddr, zone: Option<&str>, port: u16) -> Result<Sock
 }
 
 #[cfg(test)]
+mod secure_tests;
+#[cfg(test)]
 mod tests;

@@ -15,7 +15,7 @@ use crate::config::{
 use crate::stats::Identity;
 use crate::transport::upgrade::accept_key;
 
-fn target(url: &str, change: impl FnOnce(&mut ConnectionOptions)) -> Target {
+pub(super) fn target(url: &str, change: impl FnOnce(&mut ConnectionOptions)) -> Target {
     let mut connection = ConnectionOptions::default();
     change(&mut connection);
     Target {
@@ -41,7 +41,7 @@ fn with_limit(mut target: Target, change: impl FnOnce(&mut Policy)) -> Target {
 }
 
 /// Reads a head, up to its blank line.
-async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+pub(super) async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
@@ -53,7 +53,7 @@ async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
 }
 
 /// What a 101 to the request with this head says.
-fn agreement(head: &str, more: &str) -> String {
+pub(super) fn agreement(head: &str, more: &str) -> String {
     let key = head.lines().find_map(|line| {
         let (name, value) = line.split_once(": ")?;
         name.eq_ignore_ascii_case("sec-websocket-key")
@@ -119,7 +119,7 @@ impl Peer {
     }
 }
 
-async fn failure(target: &Target) -> DialError {
+pub(super) async fn failure(target: &Target) -> DialError {
     dial(target).await.map(drop).unwrap_err()
 }
 
@@ -401,7 +401,10 @@ fn a_redirect_never_leaves_tls_nor_goes_on_for_ever() {
 }
 
 /// A proxy that reads one CONNECT, says `answer`, and passes on to `to` if there is one.
-async fn connect_proxy(answer: &'static str, to: Option<u16>) -> (u16, JoinHandle<String>) {
+pub(super) async fn connect_proxy(
+    answer: &'static str,
+    to: Option<u16>,
+) -> (u16, JoinHandle<String>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let serving = tokio::spawn(async move {
@@ -417,7 +420,7 @@ async fn connect_proxy(answer: &'static str, to: Option<u16>) -> (u16, JoinHandl
 }
 
 /// Until either end has enough.
-async fn pass_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), to: u16) {
+pub(super) async fn pass_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), to: u16) {
     let mut far = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
     let (mut from_near, mut to_near) = tokio::io::split(stream);
     let (mut from_far, mut to_far) = far.split();
@@ -427,7 +430,7 @@ async fn pass_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), to: u16) {
     }
 }
 
-fn through(url: &str, kind: ProxyKind, port: u16, password: Option<&str>) -> Target {
+pub(super) fn through(url: &str, kind: ProxyKind, port: u16, password: Option<&str>) -> Target {
     let credentials = password.map(|p| (Secret::new("joe".into()), literal(p)));
     target(url, |options| {
         options.proxy = ProxyChoice::Via(Arc::new(ProxyServer {
