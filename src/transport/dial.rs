@@ -13,9 +13,9 @@ use tokio::time::{Instant, timeout_at};
 use url::Url;
 
 use super::io::Io;
-use super::tcp;
 use super::upgrade::{self, UpgradeRequest};
 use super::ws::WsLink;
+use super::{resolver, tcp};
 use crate::config::Target;
 use crate::proto::event::{Facts, Phase, PhaseTimes};
 use crate::proto::reconnect::Advice;
@@ -130,8 +130,9 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
         None => {
             progress.enter(Phase::Dns);
             let host = place.host.as_str();
+            let family = target.connection.address.family;
             let lookup = async {
-                let found = tcp::resolve(host, place.port).await;
+                let found = resolver::resolve(host, place.port, family).await;
                 found.map_err(|error| {
                     let words = tcp::os_words(&error);
                     Failure::plain(format!("cannot resolve {host}: {words}"))

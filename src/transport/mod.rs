@@ -5,6 +5,7 @@
 
 pub(crate) mod dial;
 pub(crate) mod io;
+pub(crate) mod resolver;
 mod tcp;
 pub(crate) mod upgrade;
 pub(crate) mod ws;

@@ -1,6 +1,5 @@
-//! Names to addresses to a connected socket, addresses raced as RFC 8305 ("Happy Eyeballs") says.
+//! Addresses to a connected socket, raced as RFC 8305 ("Happy Eyeballs") says.
 
-use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -8,36 +7,12 @@ use std::time::Duration;
 use crate::os;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::{TcpStream, lookup_host};
+use tokio::net::TcpStream;
 use tokio::time::sleep;
 
 /// Pause before the next address is tried beside the ones under way: the recommended "Connection
 /// Attempt Delay" of RFC 8305 section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// The addresses of `host`, as the system resolver orders them.
-pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    addresses.dedup();
-    if addresses.is_empty() {
-        return Err(io::Error::other("the name has no address"));
-    }
-    Ok(interleave(addresses))
-}
-
-/// Families in turn, beginning with the family the resolver put first (RFC 8305 section 4).
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut first, mut second): (VecDeque<_>, VecDeque<_>) = addresses
-        .into_iter()
-        .partition(|a| a.is_ipv6() == first_is_v6);
-    let mut ordered = Vec::with_capacity(first.len() + second.len());
-    while !first.is_empty() || !second.is_empty() {
-        ordered.extend(first.pop_front());
-        ordered.extend(second.pop_front());
-    }
-    ordered
-}
 
 /// Every address failed: what each said.
 #[derive(Debug)]
@@ -107,29 +82,6 @@ pub(super) fn literal(host: &str) -> Option<IpAddr> {
 mod tests {
     use super::*;
     use tokio::net::TcpListener;
-
-    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
-        list.iter().map(|a| a.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_alternate_beginning_with_the_resolvers_first() {
-        let mixed = addresses(&[
-            "[::1]:1",
-            "[::2]:1",
-            "127.0.0.1:1",
-            "127.0.0.2:1",
-            "127.0.0.3:1",
-        ]);
-        let ordered = [
-            "[::1]:1",
-            "127.0.0.1:1",
-            "[::2]:1",
-            "127.0.0.2:1",
-            "127.0.0.3:1",
-        ];
-        assert_eq!(interleave(mixed), addresses(&ordered));
-    }
 
     #[tokio::test]
     async fn a_refusing_address_hands_over_to_the_next_at_once() {
