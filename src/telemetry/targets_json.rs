@@ -23,6 +23,8 @@ pub(crate) struct TargetsJson {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TargetJson {
     pub(crate) name: String,
+    /// Which of the target's addresses, if it fans out.
+    pub(crate) address_index: Option<u32>,
     /// Without userinfo and query.
     pub(crate) url: String,
     pub(crate) protocol: Cow<'static, str>,
@@ -103,7 +105,8 @@ fn target(stats: &TargetStats) -> TargetJson {
         ),
     });
     TargetJson {
-        name: identity.name.as_ref().to_owned(),
+        name: identity.target().as_ref().to_owned(),
+        address_index: identity.address_index(),
         url: identity.url.as_ref().to_owned(),
         protocol: identity.protocol.into(),
         state: stats.state().as_str().into(),
@@ -232,8 +235,12 @@ fn row(target: &TargetJson, now: SystemTime) -> [String; 6] {
     };
     let last = target.ends.first();
     let rtt = target.last_rtt_seconds;
+    let name = words::escape(&target.name);
     [
-        words::escape(&target.name).into_owned(),
+        match target.address_index {
+            Some(index) => format!("{name}[{index}]"),
+            None => name.into_owned(),
+        },
         target.state.clone().into_owned(),
         ago.map_or("-".to_owned(), |ago| format!("{} ago", words::coarse(ago))),
         rtt.map_or("-".to_owned(), |rtt| format!("{:.1} ms", rtt * 1e3)),
@@ -258,6 +265,7 @@ mod tests {
             url: format!("ws://{name}.example.com/ws").into(),
             protocol: "websocket",
             labels: [("region".into(), "eu".into())].into(),
+            fan_out: None,
         };
         registry.target(Arc::new(identity), &Buckets::default())
     }
@@ -308,7 +316,7 @@ mod tests {
         let json = targets(&registry);
         let since = json.targets[0].since.clone();
         let text = serde_json::to_string(&json).expect("JSON");
-        let golden = r#"{"targets":[{"name":"edge","url":"ws://edge.example.com/ws","protocol":"websocket","state":"waiting","since":"SINCE","labels":{"region":"eu"},"last_rtt_seconds":null,"tls":null,"last_error":{"at":"2023-11-14T22:13:20.000Z","phase":null,"cause":"closed_going_away","message":"peer closed","attempts":null},"ends":[{"at":"2023-11-14T22:13:20.000Z","outage_id":"0000000000000abc","cause":"closed_going_away","initiator":"peer","message":"peer closed","received":{"code":1001,"reason":"by\\u{1b}e"},"sent":null,"age_seconds":3723.5,"since_last_frame_in_seconds":60.0,"since_last_frame_out_seconds":null,"outstanding_pings":2,"retries":1,"local":null,"peer":"10.0.0.7:443","proxy":null,"tls":null,"headers":null,"tcp_info":null,"recovered_after_seconds":null}]}]}"#;
+        let golden = r#"{"targets":[{"name":"edge","address_index":null,"url":"ws://edge.example.com/ws","protocol":"websocket","state":"waiting","since":"SINCE","labels":{"region":"eu"},"last_rtt_seconds":null,"tls":null,"last_error":{"at":"2023-11-14T22:13:20.000Z","phase":null,"cause":"closed_going_away","message":"peer closed","attempts":null},"ends":[{"at":"2023-11-14T22:13:20.000Z","outage_id":"0000000000000abc","cause":"closed_going_away","initiator":"peer","message":"peer closed","received":{"code":1001,"reason":"by\\u{1b}e"},"sent":null,"age_seconds":3723.5,"since_last_frame_in_seconds":60.0,"since_last_frame_out_seconds":null,"outstanding_pings":2,"retries":1,"local":null,"peer":"10.0.0.7:443","proxy":null,"tls":null,"headers":null,"tcp_info":null,"recovered_after_seconds":null}]}]}"#;
         assert_eq!(text.replace(&since, "SINCE"), golden);
         let read: TargetsJson = serde_json::from_str(&text).expect("what we wrote");
         assert_eq!(read, json);
