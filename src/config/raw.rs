@@ -142,7 +142,7 @@ macro_rules! target_section {
             pong_timeout: Positive,
             /// How often an unanswered ping is sent again before the connection is given up. Flag: `--max-retry-limit`.
             max_retry_limit: Retries = 3,
-            /// Labels of the target's own in its metrics. Not target, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
+            /// Labels of the target's own in its metrics. Not target, address_index, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
             labels: Labels,
             /// Headers of the upgrade request: a string, or where to read the value at every dial:
             /// `{ file = "/path" }`, `{ env = "VARIABLE" }`, `{ credential = "name" }` (a file below `$CREDENTIALS_DIRECTORY`).

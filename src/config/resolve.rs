@@ -260,6 +260,7 @@ impl Resolver<'_, '_> {
                 url: url.shown.clone(),
                 protocol: "websocket",
                 labels: self.labels(chain),
+                fan_out: None,
             }),
             url: url.url.clone(),
             connection: share(&mut self.shared.connections, connection),

@@ -21,7 +21,7 @@ use crate::proto::event::{Event, Facts, Phase};
 /// Whom the numbers are about: what exporters show of a target. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
-    /// The `target` label.
+    /// Unique. The `target` label, or of a target that fans out `NAME[INDEX]`.
     pub(crate) name: Arc<str>,
     /// The URL without userinfo and query.
     pub(crate) url: Box<str>,
@@ -29,6 +29,29 @@ pub(crate) struct Identity {
     pub(crate) protocol: &'static str,
     /// The target's own labels, sorted by name.
     pub(crate) labels: Arc<[(Box<str>, Box<str>)]>,
+    /// Of which target's addresses it is one.
+    pub(crate) fan_out: Option<Box<FanOut>>,
+}
+
+/// One address among those of a target.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct FanOut {
+    /// The target's name: the `target` label.
+    pub(crate) target: Arc<str>,
+    /// The `address_index` label.
+    pub(crate) index: u32,
+}
+
+impl Identity {
+    /// The `target` label: the same for all addresses of a target.
+    pub(crate) fn target(&self) -> &Arc<str> {
+        self.fan_out.as_ref().map_or(&self.name, |one| &one.target)
+    }
+
+    /// The `address_index` label.
+    pub(crate) fn address_index(&self) -> Option<u32> {
+        self.fan_out.as_ref().map(|one| one.index)
+    }
 }
 
 /// What a target's task is doing.

@@ -9,6 +9,7 @@ fn identity() -> Arc<Identity> {
         url: "ws://example.com/ws".into(),
         protocol: "websocket",
         labels: [].into(),
+        fan_out: None,
     })
 }
 

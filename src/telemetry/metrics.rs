@@ -284,20 +284,25 @@ impl Snapshot {
     }
 }
 
-/// `target`, the target's own labels, and `more`, which wins over a label of the same name.
+/// `target`, `address_index` of one that fans out, the target's own labels, and `more`, which wins
+/// over a label of the same name.
 fn target_attributes<const N: usize>(
     identity: &Identity,
     more: [(&'static str, Arc<str>); N],
 ) -> Attributes {
     let ours = |name: &str| name == "target" || more.iter().any(|(key, _)| *key == name);
-    let mut attributes = Vec::with_capacity(1 + identity.labels.len() + N);
+    let mut attributes = Vec::with_capacity(2 + identity.labels.len() + N);
     for (name, value) in identity.labels.iter().filter(|(name, _)| !ours(name)) {
         attributes.push(attribute(Key::new(Arc::from(&**name)), Arc::from(&**value)));
     }
     attributes.push(attribute(
         Key::from_static_str("target"),
-        identity.name.clone(),
+        identity.target().clone(),
     ));
+    if let Some(index) = identity.address_index() {
+        let key = Key::from_static_str("address_index");
+        attributes.push(attribute(key, index.to_string().into()));
+    }
     for (name, value) in more.iter() {
         attributes.push(attribute(Key::from_static_str(name), value.clone()));
     }

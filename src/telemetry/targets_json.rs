@@ -22,6 +22,8 @@ pub(crate) struct TargetsJson {
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TargetJson {
     pub(crate) name: String,
+    /// Which of the target's addresses, if it fans out.
+    pub(crate) address_index: Option<u32>,
     /// Without userinfo and query.
     pub(crate) url: String,
     pub(crate) protocol: Cow<'static, str>,
@@ -34,8 +36,6 @@ pub(crate) struct TargetJson {
     pub(crate) tls: Option<TlsJson>,
     /// What the peer of the present connection chose, or of the last.
     pub(crate) subprotocol: Option<String>,
-    /// Which of its name's addresses this is, if each has a connection of its own.
-    pub(crate) address_index: Option<u32>,
     pub(crate) last_error: Option<ErrorJson>,
     /// Newest first, at most 20.
     pub(crate) ends: Vec<EndJson>,
@@ -134,7 +134,8 @@ fn target(stats: &TargetStats) -> TargetJson {
         ),
     });
     TargetJson {
-        name: identity.name.as_ref().to_owned(),
+        name: identity.target().as_ref().to_owned(),
+        address_index: identity.address_index(),
         url: identity.url.as_ref().to_owned(),
         protocol: identity.protocol.into(),
         state: stats.state().as_str().into(),
@@ -145,7 +146,6 @@ fn target(stats: &TargetStats) -> TargetJson {
         last_rtt_seconds: stats.last_rtt().map(|rtt| rtt.as_secs_f64()),
         tls: facts.and_then(|facts| facts.tls).map(tls),
         subprotocol: facts.and_then(|facts| facts.subprotocol.as_deref().map(escaped)),
-        address_index: None,
         last_error,
         ends,
     }
@@ -292,8 +292,12 @@ fn row(target: &TargetJson, now: SystemTime) -> [String; 6] {
     };
     let last = target.ends.first();
     let rtt = target.last_rtt_seconds;
+    let name = words::escape(&target.name);
     [
-        escaped(&target.name),
+        match target.address_index {
+            Some(index) => format!("{name}[{index}]"),
+            None => name.into_owned(),
+        },
         target.state.clone().into_owned(),
         ago.map_or("-".to_owned(), |ago| format!("{} ago", words::coarse(ago))),
         rtt.map_or("-".to_owned(), |rtt| format!("{:.1} ms", rtt * 1e3)),

@@ -14,6 +14,7 @@ fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> Entr
         url: format!("ws://{name}.example.com:9000/ws").into(),
         protocol: "websocket",
         labels: labels.collect(),
+        fan_out: None,
     };
     registry.target(Arc::new(identity), &Buckets::default())
 }
@@ -282,4 +283,42 @@ fn a_label_s_new_value_shows_at_the_next_scrape() {
     let line = r#"established{region="us \"east\"\\1\n",target="edge"} 1"#;
     assert!(text.lines().any(|l| l == line), "{text}");
     assert!(!text.contains(r#"region="eu""#));
+}
+
+#[test]
+fn the_addresses_of_a_target_share_its_name_and_have_an_index() {
+    let registry = Registry::new();
+    let _edge = target(&registry, "edge", &[]);
+    let guards: Vec<_> = [0, 12]
+        .map(|index| {
+            let one = target(&registry, &format!("fan[{index}]"), &[]);
+            let identity = Identity {
+                fan_out: Some(Box::new(crate::stats::FanOut {
+                    target: "fan".into(),
+                    index,
+                })),
+                ..(*one.stats().identity()).clone()
+            };
+            one.stats().retune(Arc::new(identity), &Buckets::default());
+            one
+        })
+        .into();
+    let text = scrape(&registry).expect("a scrape");
+    for line in [
+        r#"established{target="edge"} 0"#,
+        r#"established{address_index="0",target="fan"} 0"#,
+        r#"established{address_index="12",target="fan"} 0"#,
+        r#"ws_keepalive_rtt_seconds_count{address_index="12",target="fan"} 0"#,
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("target=\"fan["), "{text}");
+    let json = crate::telemetry::targets_json::targets(&registry);
+    let named = |target: &crate::telemetry::targets_json::TargetJson| {
+        (target.name.clone(), target.address_index)
+    };
+    let named: Vec<_> = json.targets.iter().map(named).collect();
+    let fan = |index| ("fan".to_owned(), Some(index));
+    assert_eq!(named, [("edge".to_owned(), None), fan(0), fan(12)]);
+    drop(guards);
 }

@@ -15,6 +15,7 @@ fn stats() -> TargetStats {
         url: "wss://edge-tokyo.example.com/ws".into(),
         protocol: "websocket",
         labels: [].into(),
+        fan_out: None,
     };
     TargetStats::new(Arc::new(identity), &Buckets::default(), Instant::now())
 }

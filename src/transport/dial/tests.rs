@@ -24,6 +24,7 @@ pub(super) fn target(url: &str, change: impl FnOnce(&mut ConnectionOptions)) -> 
             url: "ws://shown".into(),
             protocol: "websocket",
             labels: [].into(),
+            fan_out: None,
         }),
         url: Secret::new(url.into()),
         connection: Arc::new(connection),
