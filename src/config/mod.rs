@@ -12,6 +12,7 @@ mod layers;
 mod leaf;
 pub(crate) mod load;
 mod mistake;
+mod place;
 mod print;
 mod raw;
 mod read;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use leaf::WsUrl;
+pub(crate) use place::Place;
 pub(crate) use secret::{Secret, mask};
 
 use crate::proto::backoff::BackoffPolicy;
@@ -208,8 +210,8 @@ impl Target {
         for value in kept.filter_map(|source| source.text().ok()) {
             secrets.header(value.expose());
         }
-        if let Ok(url) = url::Url::parse(self.url.expose()) {
-            secrets.url(&url);
+        if let Ok(split) = place::Split::parse(self.url.expose()) {
+            secrets.url(&split.url);
         }
         for text in &self.policy.on_open {
             secrets.message(text.expose());

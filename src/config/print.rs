@@ -9,6 +9,7 @@ use super::chain::Level;
 use super::duration::format_duration;
 use super::layer::{KeyPath, Layer as _, Step, quoted};
 use super::layers::Layers;
+use super::place::Split;
 use super::raw;
 use super::read::{Key, Read, integer};
 
@@ -207,9 +208,10 @@ fn shown(value: &Value, path: &[Step]) -> String {
 
 /// A URL whose userinfo and query values are masked.
 pub(super) fn masked_url(text: &str) -> String {
-    let Ok(mut url) = url::Url::parse(text) else {
+    let Ok(mut split) = Split::parse(text) else {
         return "***".to_owned();
     };
+    let url = &mut split.url;
     let secret_user = !url.username().is_empty() || url.password().is_some();
     let query: Option<String> = url.query().map(|query| {
         let masked = query.split('&').map(|pair| match pair.split_once('=') {
@@ -222,7 +224,7 @@ pub(super) fn masked_url(text: &str) -> String {
     if secret_user && (url.set_password(None).is_err() || url.set_username("***").is_err()) {
         return "***".to_owned();
     }
-    url.as_str().replace("%2A%2A%2A", "***")
+    split.whole().replace("%2A%2A%2A", "***")
 }
 
 fn plain(value: &Value) -> String {

@@ -7,6 +7,7 @@ use figment::value::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::{Name, schema};
+use crate::config::place::{Place, Split};
 use crate::config::read::{Read, Reader, kind};
 use crate::config::{Secret, SecretSource};
 
@@ -20,59 +21,21 @@ pub(crate) struct WsUrl {
     pub(crate) name: Box<str>,
     /// The host alone; an IPv6 literal without its brackets.
     pub(crate) host: Box<str>,
+    pub(crate) place: Place,
 }
-schema!(WsUrl, { "type": "string", "pattern": "^[wW][sS]://[^#]+$" });
+schema!(WsUrl, { "type": "string", "pattern": "^([wW][sS][sS]?://|[uU][nN][iI][xX]:/)[^#]+$" });
 
 impl WsUrl {
     /// Judges a URL. The message shows nothing of it but its scheme.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut url = match url::Url::parse(text) {
-            Ok(url) => url,
-            Err(url::ParseError::RelativeUrlWithoutBase) => {
-                return Err("needs a scheme: ws://HOST/PATH".into());
-            }
-            Err(error) => return Err(format!("is no URL: {error}")),
-        };
-        match url.scheme() {
-            "ws" => {}
-            scheme @ ("wss" | "http" | "https") => {
-                return Err(format!("{scheme}:// is not in this version yet; use ws://"));
-            }
-            scheme
-                if text
-                    .get(scheme.len()..)
-                    .is_some_and(|rest| rest.starts_with("://")) =>
-            {
-                return Err(format!("has the scheme `{scheme}`; use ws://"));
-            }
-            // Not shown: what looks like the scheme of `user:password@host` is the user.
-            _ => return Err("needs a scheme: ws://HOST/PATH".into()),
-        }
-        if url.fragment().is_some() {
-            return Err("must not have a fragment (RFC 6455 section 3); write # as %23".into());
-        }
-        if url.port() == Some(0) {
-            return Err("must not have port 0".into());
-        }
-        let path = if url.path() == "/" { "" } else { url.path() };
-        let name = format!("{}{path}", url.host_str().unwrap_or_default()).into();
-        let host = url.host_str().unwrap_or_default();
-        let host = host.trim_matches(['[', ']']).into();
-        let whole = Secret::new(url.as_str().into());
-        url.set_query(None);
-        // Cannot fail: a ws URL has a host.
-        if url
-            .set_username("")
-            .and_then(|()| url.set_password(None))
-            .is_err()
-        {
-            return Err("is no URL: empty host".into());
-        }
+        let split = Split::parse(text)?;
+        let place = Place::parse(text)?;
         Ok(Self {
-            url: whole,
-            shown: url.as_str().into(),
-            name,
-            host,
+            url: Secret::new(split.whole().into()),
+            shown: place.to_string().into(),
+            name: split.name().into(),
+            host: place.host.as_str().into(),
+            place,
         })
     }
 }
@@ -252,19 +215,4 @@ pub(in crate::config) fn subprotocols<'a>(
         offered.push(name.into());
     }
     Ok(offered)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_before_the_colon_is_not_taken_for_a_scheme_and_shown() {
-        let error = WsUrl::parse("hidden:s3cret@example.com/ws")
-            .map(drop)
-            .unwrap_err();
-        assert_eq!(error, "needs a scheme: ws://HOST/PATH");
-        let error = WsUrl::parse("gopher://example.com").map(drop).unwrap_err();
-        assert_eq!(error, "has the scheme `gopher`; use ws://");
-    }
 }
