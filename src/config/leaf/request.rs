@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use figment::value::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::source::{HeaderValue, Sourced};
 use super::{Name, schema};
+use crate::config::Secret;
 use crate::config::place::{Place, Split};
 use crate::config::read::{Read, Reader, kind};
-use crate::config::{Secret, SecretSource};
 
 /// The URL of a target, secrets included.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,33 +52,33 @@ impl Read for WsUrl {
         }
     }
 }
+
 /// Headers of the upgrade request, by name.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(in crate::config) struct HeaderTable(
-    pub(in crate::config) BTreeMap<Box<str>, (http::HeaderName, SecretSource)>,
+    pub(in crate::config) BTreeMap<Box<str>, (http::HeaderName, Sourced)>,
 );
-schema!(HeaderTable, {
-    "type": "object",
-    "additionalProperties": {
-        "oneOf": [
-            { "type": "string" },
-            {
-                "type": "object",
-                "properties": {
-                    "file": { "type": "string" },
-                    "env": { "type": "string" },
-                    "credential": { "type": "string" },
-                },
-                "additionalProperties": false,
-                "minProperties": 1,
-                "maxProperties": 1,
-            },
-        ]
-    },
-});
+
+impl JsonSchema for HeaderTable {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Headers".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "additionalProperties": generator.subschema_for::<HeaderValue>(),
+        })
+    }
+}
 
 impl Read for HeaderTable {
     const MAP: bool = true;
+    const TABLE: bool = true;
 
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
         let mut headers = Self::default();
@@ -87,8 +88,8 @@ impl Read for HeaderTable {
                 if let Err(wrong) = &parsed {
                     reader.key_mistake(wrong);
                 }
-                let source = <SecretSource as Read>::read(value, reader);
-                if let (Ok(parsed), Some(source)) = (parsed, source) {
+                let source = HeaderValue::read(value, reader);
+                if let (Ok(parsed), Some(HeaderValue(source))) = (parsed, source) {
                     let key = parsed.as_str().into();
                     if headers.0.insert(key, (parsed, source)).is_some() {
                         reader.key_mistake(
@@ -138,47 +139,6 @@ fn is_ours(name: &str) -> bool {
         "expect",
     ];
     OURS.contains(&name) || name.starts_with("sec-websocket-")
-}
-
-impl Read for SecretSource {
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
-        // A value may be JSON: only what the environment and flags give can be a table as text.
-        let inline = reader.judged_text(value);
-        let inline = inline.is_some_and(|text| text.starts_with('{'));
-        if let Some(text) = value.as_str().filter(|_| !inline) {
-            return match header_value(text) {
-                Ok(()) => Some(Self::Literal(Secret::new(text.into()))),
-                Err(wrong) => reader.mistake(wrong),
-            };
-        }
-        if !inline && !matches!(value, Value::Dict(..)) {
-            return reader.expected(WANTED, value);
-        }
-        let table = reader.table(value)?;
-        let mut entries = table.iter();
-        let (Some((kind, reference)), None) = (entries.next(), entries.next()) else {
-            return reader.mistake(format!("expected {WANTED}"));
-        };
-        reader.within(kind.as_str().into(), |reader| {
-            let Some(text) = reference.as_str().filter(|text| !text.is_empty()) else {
-                return reader.mistake("expected a string that is not empty");
-            };
-            match kind.as_str() {
-                "file" => Some(Self::File(text.into())),
-                "env" if text.contains(['=', '\0']) => reader.mistake("is no variable's name"),
-                "env" => Some(Self::Env(text.into())),
-                "credential" if text.contains(['/', '\0']) || text.starts_with('.') => {
-                    reader.mistake("is no credential's name: a file name without directories")
-                }
-                "credential" => Some(Self::Credential(text.into())),
-                _ => {
-                    reader.key_mistake("unknown key; known here: file, env, credential");
-                    None
-                }
-            }
-        })
-    }
 }
 
 /// Subprotocols to offer.
