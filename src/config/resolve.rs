@@ -126,6 +126,9 @@ fn dial(raw: &raw::Dial) -> DialLimits {
 
 type Labels = Arc<[(Box<str>, Box<str>)]>;
 
+/// What is wrong with TLS settings, by key.
+type Judgement = Vec<(&'static str, String)>;
+
 /// Equal parts of targets, held once.
 #[derive(Default)]
 struct Shared {
@@ -134,7 +137,7 @@ struct Shared {
     labels: HashSet<Labels>,
     proxies: HashSet<Arc<ProxyServer>>,
     /// With what is wrong with each, by key; `None` of one that was not judged.
-    tls: HashMap<Arc<TlsOptions>, Option<Vec<(&'static str, String)>>>,
+    tls: HashMap<Arc<TlsOptions>, Option<Judgement>>,
     default_buckets: Buckets,
 }
 

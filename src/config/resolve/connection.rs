@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use figment::value::{Dict, Value};
 
-use super::{Resolver, share};
+use super::{Judgement, Resolver, share};
 use crate::config::chain::{Chain, Level, Picked, pick};
 use crate::config::layer::Step;
 use crate::config::leaf::{AuthChoice, Pem, ProxySetting, Sourced, Use, WsUrl};
@@ -306,7 +306,7 @@ impl Resolver<'_, '_> {
     }
 
     /// One for all targets with the same settings, judged once per load, and what is wrong with it.
-    fn judged(&mut self, options: TlsOptions) -> (Arc<TlsOptions>, Vec<(&'static str, String)>) {
+    fn judged(&mut self, options: TlsOptions) -> (Arc<TlsOptions>, Judgement) {
         if let Some((options, Some(wrong))) = self.shared.tls.get_key_value(&options) {
             return (options.clone(), wrong.clone());
         }
@@ -317,7 +317,7 @@ impl Resolver<'_, '_> {
             ("cert", &options.cert),
             ("key", &options.key),
         ];
-        let mut wrong = Vec::new();
+        let mut wrong = Judgement::new();
         for (key, source) in files {
             if let Some(Err(message)) = source.as_ref().map(|s| s.bytes(self.variable)) {
                 wrong.push((key, message));

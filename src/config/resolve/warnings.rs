@@ -137,8 +137,8 @@ impl Resolver<'_, '_> {
             self.warnings.useless_tls.add(name);
         }
         if connection.proxy == ProxyChoice::Environment {
-            let set = |variable: &&str| (self.variable)(variable).is_some_and(|v| !v.is_empty());
-            if !PROXY_VARIABLES.iter().any(|variable| set(&variable)) {
+            let set = |variable: &str| (self.variable)(variable).is_some_and(|v| !v.is_empty());
+            if !PROXY_VARIABLES.iter().any(|variable| set(variable)) {
                 self.warnings.no_variable.add(name);
             }
         }
