@@ -52,6 +52,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "server",
         &[
             "memory",
+            "os",
             "proto",
             "reload",
             "stats",

@@ -89,6 +89,8 @@ fn example(key: &str) -> &'static str {
         "headers" => "{ Authorization = { file = \"/etc/ws-keepalive/edge.token\" } }",
         "path_idle_timeout" => "\"60s\"",
         "name" => "\"edge-tokyo\"",
+        "cert" => "\"/etc/ws-keepalive/cert.pem\"",
+        "key" => "\"/etc/ws-keepalive/key.pem\"",
         "url" => "\"ws://edge-tokyo.example.com/ws\"",
         _ => "\"\"",
     }

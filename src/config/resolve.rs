@@ -3,7 +3,7 @@
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +16,7 @@ use super::layers::Layers;
 use super::mistake::Mistake;
 use super::raw;
 use super::read::{Field, Read, Reader};
+use super::server_tls::{beside_file, server_tls};
 use super::{
     Config, ConnectionOptions, DialLimits, HeartbeatKind, Listen, Log, Metrics, Policy,
     SecretSource, Server, Target, Timeouts,
@@ -35,6 +36,8 @@ pub(super) fn resolve(
     warnings: &mut Vec<String>,
 ) -> Config {
     let section = |name| layers.merged().get(name);
+    let server =
+        section("server").map(|value| server(&read_section(Some(value)), layers, mistakes));
     let targets = Resolver {
         layers,
         variable,
@@ -50,7 +53,7 @@ pub(super) fn resolve(
         log: log(&read_section(section("log"))),
         metrics: metrics(&read_section(section("metrics"))),
         control: control(&read_section(section("control")), layers, variable),
-        server: section("server").map(|value| server(&read_section(Some(value)))),
+        server,
         dial: dial(&read_section(section("dial"))),
         targets,
     }
@@ -80,9 +83,7 @@ fn metrics(raw: &raw::Metrics) -> Metrics {
 
 fn control(raw: &raw::Control, layers: &Layers<'_>, variable: Variable<'_>) -> Option<PathBuf> {
     if let Field::Set(path, tag) = &raw.socket {
-        // A path in a file means the same whoever reads it, wherever they stand.
-        let directory = layers.file_of(*tag).and_then(Path::parent);
-        return Some(directory.map_or_else(|| path.0.clone(), |dir| dir.join(&path.0)));
+        return Some(beside_file(path, *tag, layers));
     }
     // systemd separates several RuntimeDirectory= by colons.
     let directories = variable("RUNTIME_DIRECTORY")?;
@@ -90,7 +91,7 @@ fn control(raw: &raw::Control, layers: &Layers<'_>, variable: Variable<'_>) -> O
     (!first.as_os_str().is_empty()).then(|| first.join("control.sock"))
 }
 
-fn server(raw: &raw::Server) -> Server {
+fn server(raw: &raw::Server, layers: &Layers<'_>, mistakes: &mut Vec<Mistake>) -> Server {
     let ping_interval = raw
         .ping_interval
         .get()
@@ -108,6 +109,7 @@ fn server(raw: &raw::Server) -> Server {
         max_message_size: raw.max_message_size.get().map_or(16 << 20, |s| s.0),
         handshake_timeout: or(&raw.handshake_timeout, Duration::from_secs(10)),
         close_timeout: or(&raw.close_timeout, Duration::from_secs(10)),
+        tls: server_tls(&raw.tls, layers, mistakes),
     }
 }
 

@@ -21,6 +21,9 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) enum Io {
     Tcp(TcpStream, ReadAhead),
+    /// The embedded listener's end; rustls reads ahead by itself. Boxed, for its state is large and
+    /// plain connections are not to pay for it.
+    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// The in-memory twin, for tests under simulated time.
     #[cfg(test)]
     Memory(super::memory::Wire),
@@ -84,10 +87,16 @@ impl Io {
         Self::Tcp(stream, ReadAhead::default())
     }
 
+    /// The server's end of a TLS session.
+    pub(crate) fn server_tls(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
+        Self::ServerTls(Box::new(stream))
+    }
+
     /// Our address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         match self {
             Self::Tcp(tcp, _) => tcp.local_addr().ok(),
+            Self::ServerTls(tls) => tls.get_ref().0.local_addr().ok(),
             #[cfg(test)]
             Self::Memory(_) => None,
         }
@@ -102,6 +111,7 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, ahead) => ahead.poll_read(tcp, cx, buf),
+            Self::ServerTls(tls) => Pin::new(tls).poll_read(cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_read(cx, buf),
         }
@@ -116,6 +126,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_write(cx, buf),
+            Self::ServerTls(tls) => Pin::new(tls).poll_write(cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_write(cx, buf),
         }
@@ -124,6 +135,7 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_flush(cx),
+            Self::ServerTls(tls) => Pin::new(tls).poll_flush(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_flush(cx),
         }
@@ -132,6 +144,7 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_shutdown(cx),
+            Self::ServerTls(tls) => Pin::new(tls).poll_shutdown(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_shutdown(cx),
         }
