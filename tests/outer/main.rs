@@ -14,6 +14,7 @@ mod prometheus;
 mod proxies;
 mod reload_files;
 mod reload_thousand;
+mod secrets;
 mod shutdown;
 mod stall;
 mod support_works;

@@ -158,7 +158,7 @@ fn a_proxy_that_refuses_hangs_or_speaks_nonsense_is_named_with_what_it_said() {
         // squid answers 503 for a target that refuses it.
         ("dead-target", at("http", "", open.address), &dead, &["503"]),
         ("garbage", garbage.url(), &own, &["HTTP"]),
-        ("stalled", stalled.url(), &own, &["700ms"]),
+        ("stalled", stalled.url(), &own, &["proxy_timeout"]),
         ("closing", closing.url(), &own, &["closed"]),
         (
             "nobody",

@@ -160,13 +160,12 @@ fn other_faults(peer: &OddPeer, pki: &Pki, other: &Pki) -> (Vec<TlsFront>, Vec<F
             "tls",
             &["version"],
         ),
-        fault("stall", front(stall), trusting(&ca), "tls", &["700ms"]),
         fault(
-            "plain-peer",
-            format!("wss://localhost:{}/ws", peer.address.port()),
+            "stall",
+            front(stall),
             trusting(&ca),
             "tls",
-            &["plain HTTP", "ws://", "wss://"],
+            &["tls_timeout"],
         ),
         fault(
             "tls-peer",
@@ -187,14 +186,23 @@ fn each_fault_of_tls_has_its_own_phase_and_words_and_shows_when_the_certificate_
     let (_fronts, mut faults) = chain_faults(&peer, &pki, &other);
     let (_others, others) = other_faults(&peer, &pki, &other);
     faults.extend(others);
-    // An answer that speaks of HTTPS, in plain: what nginx says to HTTP on its TLS port.
+    // nginx answers TLS on its plain port, and HTTP on its TLS port, with a 400 in plain HTTP.
     let nginx = Proxy::nginx(peer.address.port(), &pki.leaf(Leaf::Good));
+    let (tls_port, plain_port) = (nginx.port(), nginx.plain_port());
     faults.push(Fault {
         name: "tls-proxy",
-        url: format!("ws://localhost:{}/ws", nginx.port()),
+        url: format!("ws://localhost:{tls_port}/ws"),
         keys: String::new(),
         phase: "upgrade",
         words: &["400", "wss://"],
+        not_after: None,
+    });
+    faults.push(Fault {
+        name: "plain-peer",
+        url: format!("wss://localhost:{plain_port}/ws"),
+        keys: trusting(&pki.ca()),
+        phase: "tls",
+        words: &["plain HTTP", "ws://", "wss://"],
         not_after: None,
     });
 

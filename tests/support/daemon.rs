@@ -100,10 +100,15 @@ impl Daemon {
 
     /// The same with `variables` in its environment.
     pub(crate) fn run_with_variables(targets: &str, variables: &[(&str, &str)]) -> Self {
+        Self::run_logging(targets, variables, "json")
+    }
+
+    /// The same with its log in `format`.
+    pub(crate) fn run_logging(targets: &str, variables: &[(&str, &str)], format: &str) -> Self {
         let dir = ConfigDir::new();
         let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         dir.overwrite(&full(&dir, &metrics.to_string(), targets));
-        let mut command = run_command(&dir, &[]);
+        let mut command = run_logging_command(&dir, &[], format);
         command.envs(variables.iter().copied());
         let daemon = Self {
             process: Process::spawn("run", &mut command),
@@ -216,9 +221,13 @@ impl Daemon {
 }
 
 fn run_command(dir: &ConfigDir, more: &[&str]) -> Command {
+    run_logging_command(dir, more, "json")
+}
+
+fn run_logging_command(dir: &ConfigDir, more: &[&str], format: &str) -> Command {
     let file = dir.file();
     let mut command = program(&["run", "--config", file.to_str().unwrap()]);
-    command.args(["--log-level", "debug", "--log-format", "json"]);
+    command.args(["--log-level", "debug", "--log-format", format]);
     command.args(more);
     command
 }
