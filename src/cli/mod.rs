@@ -2,6 +2,7 @@
 
 mod check;
 mod client;
+mod connection;
 mod reload;
 mod run;
 mod server;
