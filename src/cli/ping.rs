@@ -47,7 +47,7 @@ Examples:
   ws-keepalive ping -o json -c 10 wss://edge.example.com/ws | jq 'select(.type == \"summary\")'"
 )]
 pub(crate) struct PingArgs {
-    /// ws:// or wss:// URL
+    /// ws:// or wss:// URL, or unix:/path of a socket
     #[arg(value_name = "URL", value_parser = parse_secret, required_unless_present = "schema")]
     url: Option<Secret<String>>,
     /// Stop after this many pings [default: when interrupted]
@@ -96,7 +96,7 @@ impl PingArgs {
     /// flag, never a secret.
     fn target(&self) -> Result<(Arc<Target>, Vec<String>), String> {
         let url = self.url.as_ref().map_or("", |url| url.expose().as_str());
-        if !url.contains("://") {
+        if !url.contains("://") && !url.starts_with("unix:") {
             // What may hold credentials is not repeated.
             let shown = match url.contains(['@', '?']) || url.is_empty() {
                 true => "HOST/PATH".to_owned(),

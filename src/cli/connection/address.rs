@@ -67,12 +67,12 @@ impl AddressArgs {
         let durations: [(&'static str, &[&str], Option<Duration>); 3] = [
             (
                 "--tcp-keepalive-idle",
-                &["tcp_keepalive", "idle"],
+                &["tcp_keepalive_idle"],
                 self.tcp_keepalive_idle,
             ),
             (
                 "--tcp-keepalive-interval",
-                &["tcp_keepalive", "interval"],
+                &["tcp_keepalive_interval"],
                 self.tcp_keepalive_interval,
             ),
             (
@@ -87,7 +87,7 @@ impl AddressArgs {
             }
         }
         if let Some(count) = self.tcp_keepalive_count {
-            let path = ["tcp_keepalive", "count"];
+            let path = ["tcp_keepalive_count"];
             target.set("--tcp-keepalive-count", &path, count);
         }
         warnings

@@ -18,10 +18,10 @@ use crate::telemetry::words::escape;
 #[derive(Debug, Serialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "snake_case")]
 pub(super) enum Record {
-    Connect(Connect),
+    Connect(Box<Connect>),
     Heartbeat(Heartbeat),
-    End(End),
-    Summary(Summary),
+    End(Box<End>),
+    Summary(Box<Summary>),
 }
 
 /// The connection was made, or was not: the first line.

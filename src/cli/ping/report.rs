@@ -86,7 +86,7 @@ impl<W: Write> Report<W> {
             let mut record = self.connect(&dialed.times, facts);
             record.peer = dialed.peer.map(|peer| peer.to_string());
             record.local = dialed.link.local_addr().map(|local| local.to_string());
-            return self.record(&Record::Connect(record));
+            return self.record(&Record::Connect(Box::new(record)));
         }
         self.chart(&dialed.times, None)?;
         let mut about = vec![match dialed.peer {
@@ -124,7 +124,7 @@ impl<W: Write> Report<W> {
             message: error.message.clone(),
             status: error.status,
         });
-        self.record(&Record::Connect(record))?;
+        self.record(&Record::Connect(Box::new(record)))?;
         self.summary(Duration::ZERO)
     }
 
@@ -244,7 +244,7 @@ impl<W: Write> Report<W> {
     pub(super) fn over(&mut self, ended: &Ended<'_>) -> io::Result<()> {
         let verdict = ended.verdict;
         if self.output == Output::Json {
-            self.record(&Record::End(records::End {
+            self.record(&Record::End(Box::new(records::End {
                 time: rfc3339(SystemTime::now()),
                 cause: verdict.cause.as_str().to_owned(),
                 initiator: verdict.initiator.as_str().to_owned(),
@@ -252,7 +252,7 @@ impl<W: Write> Report<W> {
                 received: ended.received.map(Into::into),
                 sent: ended.sent.map(Into::into),
                 age_seconds: ended.age.as_secs_f64(),
-            }))?;
+            })))?;
         } else if !ended.by_wish {
             let waiting = match ended.waiting {
                 0 => String::new(),
@@ -271,7 +271,7 @@ impl<W: Write> Report<W> {
         let lost = counts.sent.saturating_sub(counts.answered);
         let loss = (counts.sent > 0).then(|| f64::from(lost) / f64::from(counts.sent));
         if self.output == Output::Json {
-            return self.record(&Record::Summary(records::Summary {
+            return self.record(&Record::Summary(Box::new(records::Summary {
                 time: rfc3339(SystemTime::now()),
                 url: self.url.clone(),
                 sent: counts.sent,
@@ -284,10 +284,14 @@ impl<W: Write> Report<W> {
                 messages_received: self.messages_received,
                 duration_seconds: duration.as_secs_f64(),
                 rtt: figures.map(Into::into),
-            }));
+            })));
         }
         self.line(&format!("--- {} ping statistics ---", escape(&self.host)))?;
-        let mut line = format!("{} sent, {} answered", pings(counts.sent), counts.answered);
+        let mut line = format!(
+            "{} sent, {} answered",
+            counted(counts.sent, "ping"),
+            counts.answered
+        );
         for (count, what) in [
             (counts.late, "late"),
             (counts.mismatched, "with another payload"),
@@ -313,9 +317,10 @@ impl<W: Write> Report<W> {
             self.line(&format!("rtt p50/p90/p99 = {} ms", ranks.join("/")))?;
         }
         if self.pings_received + self.messages_received > 0 {
-            let (theirs, messages) = (self.pings_received, self.messages_received);
+            let pings = counted(self.pings_received, "ping");
+            let messages = counted(self.messages_received, "message");
             self.line(&format!(
-                "the peer sent: {theirs} pings (answered), {messages} messages (ignored)"
+                "the peer sent {pings} (answered) and {messages} (ignored)"
             ))?;
         }
         Ok(())
@@ -385,10 +390,11 @@ fn percent(share: f64) -> String {
     }
 }
 
-fn pings(count: u32) -> String {
-    match count {
-        1 => "1 ping".to_owned(),
-        n => format!("{n} pings"),
+/// `1 ping`, `2 pings`.
+fn counted(count: impl Into<u64>, what: &str) -> String {
+    match count.into() {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
     }
 }
 

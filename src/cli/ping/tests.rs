@@ -368,7 +368,7 @@ async fn the_peers_pings_are_answered_and_its_messages_ignored() {
     let last = told.lines.last().unwrap();
     assert_eq!(
         last,
-        "the peer sent: 1 pings (answered), 1 messages (ignored)"
+        "the peer sent 1 ping (answered) and 1 message (ignored)"
     );
     peer.done().await;
 }
