@@ -91,8 +91,8 @@ pub(crate) fn in_words(report: &Report) -> String {
     let lines = report.mistakes.iter().map(|mistake| {
         let key = mistake.key.strip_prefix(TARGET).unwrap_or_default();
         // The flag names the key, but for tables whose keys the user chooses.
-        let mut own = key.strip_prefix("headers.");
-        own = own.or_else(|| key.strip_prefix("labels."));
+        let tables = ["headers.", "labels.", "cookies."];
+        let own = tables.iter().find_map(|table| key.strip_prefix(table));
         let own = own.map(|name| format!(" {name}")).unwrap_or_default();
         format!("{}{own}: {}", mistake.place, mistake.message)
     });

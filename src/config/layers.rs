@@ -13,6 +13,7 @@ use super::chain::Level;
 use super::layer::{Document, Layer, Step, TextLayer, parse_toml_value};
 use super::load::Overrides;
 use super::mistake::Mistake;
+use super::overlay::Overlay;
 use super::raw;
 use super::read::{Key, Read, Reader, nearest};
 
@@ -82,13 +83,17 @@ impl<'t> Layers<'t> {
         let forced = layers.forced.dict().into();
         raw::Target::read(&forced, &mut Reader::judging(&layers.forced, mistakes));
 
+        let mut overlay = Overlay::default();
+        overlay.add(&layers.flags.dict());
+        let environment = overlay.below(&layers.environment);
+        overlay.add(&layers.environment.dict());
         let mut figment = Figment::new();
         for document in &layers.documents {
             // Appends to the arrays of the file before: `.d` files hold nothing but targets.
-            figment = figment.admerge(document);
+            figment = figment.admerge(overlay.below(document));
         }
         figment = figment
-            .merge(&layers.environment)
+            .merge(environment)
             .admerge(&layers.added)
             .merge(&layers.flags);
         layers.merged = data(&figment);
@@ -370,9 +375,9 @@ fn holds_table(path: &[String], keys: &[Key]) -> bool {
     keys.iter().any(|key| {
         key.name == first
             && match rest {
-                [] => key.map || !key.keys.is_empty(),
-                // A header's value may be a reference.
-                [_] if key.name == "headers" => true,
+                [] => key.map || key.table || !key.keys.is_empty(),
+                // A header's value may be a reference, and so may the password in `auth`.
+                [_] if key.table => true,
                 _ => holds_table(rest, key.keys),
             }
     })

@@ -1,8 +1,12 @@
 //! The values that keys take, each checked on its own as it is read.
 
+mod connection;
 mod label;
 mod listen;
+mod proxy;
 mod request;
+mod source;
+mod tls;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -11,11 +15,18 @@ use std::time::Duration;
 use figment::value::{Num, Value};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+pub(super) use connection::{
+    AuthChoice, BindTo, CookieTable, Destinations, HeaderText, KeepaliveTime, LookupInterval,
+    Probes, Redirects, UserTimeout,
+};
 pub(super) use label::Labels;
 pub(super) use listen::{Addresses, ListenAddress};
+pub(super) use proxy::{ProxySetting, masked_proxy};
 pub(crate) use request::WsUrl;
 pub(super) use request::{HeaderTable, Subprotocols};
 pub(super) use request::{header_name, header_value, subprotocols};
+pub(super) use source::{Pem, Sourced, Use};
+pub(super) use tls::TlsName;
 
 use super::duration::{format_duration, is_bare_number, parse_duration, parse_size};
 use super::read::{Read, Reader, integer, nearest};

@@ -12,6 +12,8 @@ mod layers;
 mod leaf;
 pub(crate) mod load;
 mod mistake;
+mod overlay;
+mod place;
 mod print;
 mod raw;
 mod read;
@@ -29,6 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 pub(crate) use leaf::WsUrl;
+pub(crate) use place::Place;
 pub(crate) use secret::{Secret, mask};
 
 use crate::proto::backoff::BackoffPolicy;
@@ -188,28 +191,34 @@ impl Target {
             }
         }
         let connection = &*self.connection;
-        let cookies = connection.cookies.iter().map(|(_, source)| source);
+        for (_, source) in &connection.cookies {
+            if let Ok(value) = source.text() {
+                secrets.header(value.expose());
+            }
+        }
+        let basic = match &connection.auth {
+            Some(Auth::Basic { username, password }) => Some((username, password)),
+            Some(Auth::Bearer(token)) => {
+                if let Ok(token) = token.text() {
+                    secrets.header(token.expose());
+                }
+                None
+            }
+            None => None,
+        };
         let proxy = match &connection.proxy {
             ProxyChoice::Via(proxy) => proxy.credentials.as_ref(),
             ProxyChoice::Direct | ProxyChoice::Environment => None,
         };
-        let (username, password) = match &connection.auth {
-            Some(Auth::Basic { username, password }) => (Some(username), Some(password)),
-            Some(Auth::Bearer(token)) => (None, Some(token)),
-            None => (None, None),
-        };
-        let usernames = username.into_iter().chain(proxy.map(|(user, _)| user));
-        for name in usernames {
-            secrets.header(name.expose());
+        let proxy = proxy.map(|(username, password)| (username, password));
+        for (username, password) in basic.into_iter().chain(proxy) {
+            match password.text() {
+                Ok(password) => secrets.basic(username.expose(), password.expose()),
+                Err(_) => secrets.header(username.expose()),
+            }
         }
-        let kept = cookies
-            .chain(password)
-            .chain(proxy.map(|(_, password)| password));
-        for value in kept.filter_map(|source| source.text().ok()) {
-            secrets.header(value.expose());
-        }
-        if let Ok(url) = url::Url::parse(self.url.expose()) {
-            secrets.url(&url);
+        if let Ok(split) = place::Split::parse(self.url.expose()) {
+            secrets.url(&split.url);
         }
         for text in &self.policy.on_open {
             secrets.message(text.expose());

@@ -9,6 +9,8 @@ use super::chain::Level;
 use super::duration::format_duration;
 use super::layer::{KeyPath, Layer as _, Step, quoted};
 use super::layers::Layers;
+use super::leaf::masked_proxy;
+use super::place::Split;
 use super::raw;
 use super::read::{Key, Read, integer};
 
@@ -98,6 +100,9 @@ impl Table<'_> {
             path.push(key.name.into());
             if key.map {
                 self.map(path);
+            } else if key.name == "proxy_tls" && !self.has(path) {
+                // Written out it would be a table, which inherits nothing.
+                let _ = writeln!(self.text, "# proxy_tls is not set: trusts as tls does");
             } else if !key.keys.is_empty() {
                 self.keys(key.keys, path);
             } else {
@@ -105,6 +110,12 @@ impl Table<'_> {
             }
             path.pop();
         }
+    }
+
+    /// Whether any level has something at `path`.
+    fn has(&self, path: &[Step]) -> bool {
+        let mut levels = self.levels.iter();
+        levels.any(|level| find(level.dict, path).is_some())
     }
 
     /// Prints the entries of a table whose keys the user chose. Header names differ in case only
@@ -193,23 +204,42 @@ fn shortened(place: &str) -> &str {
 
 /// A value as TOML; what is secret is masked.
 fn shown(value: &Value, path: &[Step]) -> String {
-    match path.first() {
-        Some(Step::Key(key)) if key == "url" => quoted(&masked_url(value.as_str().unwrap_or(""))),
-        Some(Step::Key(key)) if key == "on_open" => {
+    let Some(Step::Key(key)) = path.first() else {
+        return plain(value);
+    };
+    match key.as_str() {
+        "url" => quoted(&masked_url(value.as_str().unwrap_or(""))),
+        "on_open" => {
             let count = value.as_array().map_or(1, <[Value]>::len);
             format!("[{}]", vec![MASK; count].join(", "))
         }
-        // A reference is no secret; a text is.
-        Some(Step::Key(key)) if key == "headers" && value.as_dict().is_none() => MASK.to_owned(),
+        "headers" | "cookies" => secret(value),
+        "auth" | "proxy" => match value.as_dict() {
+            Some(table) => entries(table, |key, value| match (key, value.as_str()) {
+                ("url", Some(url)) => quoted(&masked_proxy(url)),
+                _ => secret(value),
+            }),
+            None if key == "proxy" => quoted(&masked_proxy(value.as_str().unwrap_or(""))),
+            None => MASK.to_owned(),
+        },
         _ => plain(value),
+    }
+}
+
+/// A reference is no secret; a text is.
+fn secret(value: &Value) -> String {
+    match value {
+        Value::Dict(..) => plain(value),
+        _ => MASK.to_owned(),
     }
 }
 
 /// A URL whose userinfo and query values are masked.
 pub(super) fn masked_url(text: &str) -> String {
-    let Ok(mut url) = url::Url::parse(text) else {
+    let Ok(mut split) = Split::parse(text) else {
         return "***".to_owned();
     };
+    let url = &mut split.url;
     let secret_user = !url.username().is_empty() || url.password().is_some();
     let query: Option<String> = url.query().map(|query| {
         let masked = query.split('&').map(|pair| match pair.split_once('=') {
@@ -222,7 +252,7 @@ pub(super) fn masked_url(text: &str) -> String {
     if secret_user && (url.set_password(None).is_err() || url.set_username("***").is_err()) {
         return "***".to_owned();
     }
-    url.as_str().replace("%2A%2A%2A", "***")
+    split.whole().replace("%2A%2A%2A", "***")
 }
 
 fn plain(value: &Value) -> String {
@@ -239,11 +269,15 @@ fn plain(value: &Value) -> String {
                 elements.iter().map(plain).collect::<Vec<_>>().join(", ")
             )
         }
-        Value::Dict(_, dict) => {
-            let entries = dict.iter().map(|(key, value)| {
-                format!("{} = {}", KeyPath(&[Step::Key(key.clone())]), plain(value))
-            });
-            format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
-        }
+        Value::Dict(_, dict) => entries(dict, |_, value| plain(value)),
     }
+}
+
+/// An inline table.
+fn entries(table: &Dict, shown: impl Fn(&str, &Value) -> String) -> String {
+    let entries = table.iter().map(|(key, value)| {
+        let name = KeyPath(&[Step::Key(key.clone())]).to_string();
+        format!("{name} = {}", shown(key, value))
+    });
+    format!("{{ {} }}", entries.collect::<Vec<_>>().join(", "))
 }

@@ -7,11 +7,13 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::layer::Step;
 use super::leaf::{
-    Addresses, BucketBounds, Count, Factor, FilePath, HeaderTable, HeartbeatName, Interval, Labels,
-    ListenAddress, Name, Positive, Retries, Share, Size, Subprotocols, WsUrl,
+    Addresses, AuthChoice, BindTo, BucketBounds, CookieTable, Count, Destinations, Factor,
+    FilePath, HeaderTable, HeaderText, HeartbeatName, Interval, KeepaliveTime, Labels,
+    ListenAddress, LookupInterval, Name, Pem, Positive, Probes, ProxySetting, Redirects, Retries,
+    Share, Size, Subprotocols, TlsName, UserTimeout, WsUrl,
 };
 use super::read::{Key, Read, Reader, section};
-use super::{LogFormat, LogLevel, Secret};
+use super::{IpFamily, LogFormat, LogLevel, Secret, TlsVersion};
 
 section! {
     /// The configuration file of ws-keepalive.
@@ -27,7 +29,8 @@ section! {
         /// How hard the network is hit when many targets dial at once.
         dial: Dial,
         /// Any key of a target but `name` and `url`: what targets have that do not say otherwise.
-        /// The tables `reconnect`, `labels` and `headers` merge key by key, arrays replace.
+        /// The tables `reconnect`, `labels`, `headers`, `cookies`, `tls` and `proxy_tls` merge key by key,
+        /// any other value replaces, `auth` and arrays included.
         defaults: Defaults,
         /// The connections to hold, one `[[target]]` each.
         target: Targets,
@@ -147,20 +150,67 @@ macro_rules! target_section {
             /// Headers of the upgrade request: a string, or where to read the value at every dial:
             /// `{ file = "/path" }`, `{ env = "VARIABLE" }`, `{ credential = "name" }` (a file below `$CREDENTIALS_DIRECTORY`).
             headers: HeaderTable,
+            /// The `User-Agent` header. Default: `ws-keepalive/VERSION`.
+            user_agent: HeaderText,
+            /// The `Origin` header, which browsers send and some servers ask for. Default: none.
+            origin: HeaderText,
+            /// The `Host` header. Default: host and port of the URL; of a unix socket `localhost`.
+            host_header: HeaderText,
+            /// Cookies, sent in one `Cookie` header: values as those of `headers`, without whitespace, `;`, `,`, `"` and `\`.
+            cookies: CookieTable,
+            /// The `Authorization` header: `{ username = "joe", password = .. }` (basic) or `{ bearer = .. }`;
+            /// password and token are values as those of `headers`. One of it, of `Authorization` in `headers` and of userinfo in `url`.
+            auth: AuthChoice,
             /// Offered in this order.
             subprotocols: Subprotocols = [],
+            /// Whether a peer that chooses none of `subprotocols` is an error.
+            require_subprotocol: bool = false,
+            /// Redirects that are followed, 20 at most: never from `wss` to `ws`, and without credentials to another host.
+            max_redirects: Redirects = 0,
             /// Messages sent in this order after the upgrade.
             on_open: Vec<Secret<Box<str>>> = [],
             /// What keeps the connection alive.
             heartbeat: Heartbeat,
             /// How long to stay away before dialing again.
             reconnect: Reconnect,
+            /// TLS to a `wss` url.
+            tls: Tls,
+            /// `http://`, `https://` (both CONNECT), `socks5://` or `socks5h://` (the proxy resolves the name), as `http://user:password@HOST:PORT`;
+            /// `env` for what `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; `none`. The ports are 3128, 443 and 1080 unless said.
+            /// Or a table: `{ url = "http://proxy.example.com", username = "joe", password = .. }`, the password as a value of `headers`.
+            proxy: ProxySetting = "none",
+            /// TLS to a proxy of `https://`. Without this table `ca`, `ca_only`, `min_version`, `max_version` and `session_tickets` are those of `tls`;
+            /// with it, even an empty one, nothing is.
+            proxy_tls: Tls,
+            /// Which addresses are dialed: `any`, `v4` or `v6`.
+            ip_family: IpFamily = "any",
+            /// Addresses dialed instead of what DNS says, in this order, 64 at most: `10.0.0.7:443`, `10.0.0.8` (the URL's port),
+            /// `[fe80::1%eth0]:443`, `unix:/run/app.sock`. The `Host` header and the name TLS asks for stay the URL's.
+            resolve: Destinations = [],
+            /// The address or the interface that connections go out from. An interface may need CAP_NET_RAW.
+            bind: BindTo,
+            /// One connection to every address the name resolves to, each with the label `address_index`. Not through a proxy.
+            fan_out: bool = false,
+            /// How often the name is looked up again for `fan_out`; at least 1s.
+            fan_out_interval: LookupInterval = "30s",
+            /// TCP keepalive (tcp(7)): silence before the first probe, whole seconds. Default: that of the system, if either of these three is set; else no keepalive.
+            tcp_keepalive_idle: KeepaliveTime,
+            /// From one probe to the next, whole seconds.
+            tcp_keepalive_interval: KeepaliveTime,
+            /// Unanswered probes until the kernel ends the connection, 1 to 127.
+            tcp_keepalive_count: Probes,
+            /// How long sent bytes may stay unacknowledged until the kernel ends the connection (TCP_USER_TIMEOUT); at least 1ms. Default: that of the system.
+            tcp_user_timeout: UserTimeout,
             /// The whole dial.
             connect_timeout: Positive = "15s",
             /// Resolving the host's name.
             dns_timeout: Positive = "5s",
             /// Connecting TCP.
             tcp_timeout: Positive = "5s",
+            /// Opening the proxy's tunnel.
+            proxy_timeout: Positive = "5s",
+            /// The TLS handshake.
+            tls_timeout: Positive = "5s",
             /// The HTTP upgrade.
             upgrade_timeout: Positive = "5s",
             /// One write.
@@ -187,8 +237,34 @@ target_section! {
     Target {
         /// The `target` label, unique. Default: the URL's host and path, without port.
         name: Name,
-        /// `ws://` host, port and path. Userinfo in it becomes basic authentication.
+        /// `ws://` or `wss://` host, port and path; userinfo in it becomes basic authentication. An IPv6 literal may have a zone:
+        /// `ws://[fe80::1%25eth0]:9000/ws`. A unix socket is `unix:/run/app.sock`, or `unix:/run/app.sock:/request/path?query`.
         url: WsUrl,
+    }
+}
+
+section! {
+    /// How TLS is spoken. A value that says where PEM is kept is a path, or one of `{ file = "/path" }`,
+    /// `{ env = "VARIABLE" }` and `{ credential = "name" }`.
+    Tls {
+        /// PEM: certificates to trust beside the system's: a path, `{ env = "VARIABLE" }` or `{ credential = "name" }`.
+        ca: Pem,
+        /// Whether `ca` is all that is trusted.
+        ca_only: bool = false,
+        /// PEM: the certificate we show if asked, and its chain. Needs `key`.
+        cert: Pem,
+        /// PEM: its private key.
+        key: Pem,
+        /// The name that is asked for (SNI) and that the certificate must have. Default: the URL's host.
+        server_name: TlsName,
+        /// `1.2` or `1.3`.
+        min_version: TlsVersion = "1.2",
+        /// `1.2` or `1.3`.
+        max_version: TlsVersion = "1.3",
+        /// Whether any certificate is taken. Then anybody on the way can read along.
+        insecure_skip_verify: bool = false,
+        /// Whether sessions are resumed by tickets: cheaper handshakes, a little memory.
+        session_tickets: bool = true,
     }
 }
 

@@ -26,6 +26,8 @@ pub(super) trait Read: Sized {
     const KEYS: &'static [Key] = &[];
     /// A table whose keys the user chooses.
     const MAP: bool = false;
+    /// A value that may be a table, which is taken or replaced whole; of a [`Read::MAP`] each entry.
+    const TABLE: bool = false;
 
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self>;
 }
@@ -41,6 +43,8 @@ pub(super) struct Key {
     /// Those of the table it holds, if any.
     pub(super) keys: &'static [Key],
     pub(super) map: bool,
+    /// See [`Read::TABLE`].
+    pub(super) table: bool,
 }
 
 impl Key {
@@ -50,7 +54,7 @@ impl Key {
         doc: &'static str,
         default: Option<&'static str>,
         keys: &'static [Self],
-        map: bool,
+        (map, table): (bool, bool),
     ) -> Self {
         Self {
             name,
@@ -58,6 +62,7 @@ impl Key {
             default,
             keys,
             map,
+            table,
         }
     }
 
@@ -213,18 +218,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Keys later versions have.
-const FUTURE: [&str; 9] = [
-    "tls",
-    "proxy",
-    "otlp",
-    "max_silence",
-    "staleness",
-    "proxy_timeout",
-    "tls_timeout",
-    "faults",
-    "addresses",
-];
+/// Keys later versions have; `tls` is one of `[server]`.
+const FUTURE: [&str; 5] = ["otlp", "max_silence", "staleness", "faults", "tls"];
 
 /// The one of `names` that `name` was probably meant to be.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -312,7 +307,10 @@ macro_rules! section {
                     concat!($($doc, "\n"),+),
                     section!(@default $($default)?),
                     <$type as $crate::config::read::Read>::KEYS,
-                    <$type as $crate::config::read::Read>::MAP,
+                    (
+                        <$type as $crate::config::read::Read>::MAP,
+                        <$type as $crate::config::read::Read>::TABLE,
+                    ),
                 ),
             )*];
 

@@ -1,6 +1,9 @@
 //! From the merged layers to the [`Config`]: inheritance, defaults, and the checks that take more
 //! than one key.
 
+mod connection;
+mod warnings;
+
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -9,16 +12,18 @@ use std::time::Duration;
 
 use figment::value::{Dict, Value};
 
+use self::warnings::Warnings;
 use super::chain::{Chain, Level, Picked, pick};
 use super::duration::format_duration;
 use super::layer::{KeyPath, Step};
 use super::layers::Layers;
+use super::leaf::{Use, WsUrl};
 use super::mistake::Mistake;
 use super::raw;
 use super::read::{Field, Read, Reader};
 use super::{
     Config, ConnectionOptions, DialLimits, HeartbeatKind, Listen, Log, Metrics, Policy,
-    SecretSource, Server, Target, Timeouts,
+    ProxyChoice, ProxyServer, SecretSource, Server, Target, Timeouts, TlsOptions,
 };
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode};
@@ -42,8 +47,9 @@ pub(super) fn resolve(
         seen: HashSet::new(),
         names: HashMap::new(),
         checked: HashMap::new(),
+        fanned_out: HashSet::new(),
         shared: Shared::default(),
-        too_slow: Vec::new(),
+        warnings: Warnings::default(),
     }
     .targets(warnings);
     Config {
@@ -120,12 +126,18 @@ fn dial(raw: &raw::Dial) -> DialLimits {
 
 type Labels = Arc<[(Box<str>, Box<str>)]>;
 
+/// What is wrong with TLS settings, by key.
+type Judgement = Vec<(&'static str, String)>;
+
 /// Equal parts of targets, held once.
 #[derive(Default)]
 struct Shared {
     connections: HashSet<Arc<ConnectionOptions>>,
     policies: HashSet<Arc<Policy>>,
     labels: HashSet<Labels>,
+    proxies: HashSet<Arc<ProxyServer>>,
+    /// With what is wrong with each, by key; `None` of one that was not judged.
+    tls: HashMap<Arc<TlsOptions>, Option<Judgement>>,
     default_buckets: Buckets,
 }
 
@@ -145,12 +157,20 @@ struct Resolver<'a, 't> {
     /// What was said: a mistake in `[defaults]` shows with every target.
     seen: HashSet<(String, String)>,
     /// Where each name was first given.
-    names: HashMap<Arc<str>, String>,
+    names: HashMap<Arc<str>, Given>,
+    /// Names of targets with a connection per address.
+    fanned_out: HashSet<Arc<str>>,
     /// References to secrets, and what is wrong with them.
-    checked: HashMap<SecretSource, Option<String>>,
+    checked: HashMap<(SecretSource, Use), Option<String>>,
     shared: Shared,
-    /// Targets whose pings are too rare for the path: interval, idle timeout, first name, count.
-    too_slow: Vec<(Duration, Duration, Arc<str>, usize)>,
+    warnings: Warnings,
+}
+
+/// Where a name was given.
+struct Given {
+    place: String,
+    /// The key path, as a mistake shows it.
+    key: String,
 }
 
 impl Resolver<'_, '_> {
@@ -182,20 +202,8 @@ impl Resolver<'_, '_> {
             targets.extend(self.target(name, &chain));
         }
         layers.unmatched_singles(self.names.keys().map(|name| &**name), self.mistakes);
-        for (interval, idle, name, count) in &self.too_slow {
-            let others = match count {
-                1 => String::new(),
-                n => format!(" and {} more", n - 1),
-            };
-            warnings.push(format!(
-                "target {name}{others}: a ping_interval of {} is not below half of the \
-                 path_idle_timeout of {}: one lost ping and the path may cut the connection; \
-                 ping more often than every {}",
-                format_duration(*interval),
-                format_duration(*idle),
-                format_duration(*idle / 2),
-            ));
-        }
+        self.names_apart();
+        warnings.extend(self.warnings.lines());
         targets
     }
 
@@ -210,8 +218,11 @@ impl Resolver<'_, '_> {
                 return None;
             }
         };
-        let place = self.place(own, &[key.into()]);
-        if let Some(first) = self.names.get(&**name) {
+        let given = Given {
+            place: self.place(own, &[key.into()]),
+            key: KeyPath(&[own.base.as_slice(), &[key.into()]].concat()).to_string(),
+        };
+        if let Some(Given { place: first, .. }) = self.names.get(&**name) {
             let message = if key == "name" {
                 format!("`{name}` is already the name of the target at {first}; choose another")
             } else {
@@ -224,8 +235,29 @@ impl Resolver<'_, '_> {
             return None;
         }
         let name: Arc<str> = Arc::from(&**name);
-        self.names.insert(name.clone(), place);
+        self.names.insert(name.clone(), given);
         Some(name)
+    }
+
+    /// Reports names that the connections of a target with `fan_out` have: `NAME[0]`, `NAME[1]`, ..
+    fn names_apart(&mut self) {
+        for (name, given) in &self.names {
+            let index = name.strip_suffix(']').and_then(|n| n.rsplit_once('['));
+            let Some((base, index)) = index else {
+                continue;
+            };
+            let is_index = !index.is_empty() && index.bytes().all(|b| b.is_ascii_digit());
+            if is_index && let Some(base) = self.fanned_out.get(base) {
+                self.mistakes.push(Mistake {
+                    place: given.place.clone(),
+                    key: given.key.clone(),
+                    message: format!(
+                        "`{name}` is what a connection of the target `{base}` is called, which has \
+                         fan_out; choose another name"
+                    ),
+                });
+            }
+        }
     }
 
     fn target(&mut self, name: Arc<str>, chain: &Chain<'_>) -> Option<Arc<Target>> {
@@ -238,22 +270,13 @@ impl Resolver<'_, '_> {
                 return None;
             }
         };
-        let connection = self.connection(chain);
-        let policy = self.policy(chain, connection.heartbeat);
-        if let Some(idle) = policy.path_idle_timeout
-            && policy.heartbeat.interval >= idle / 2
-            && policy.heartbeat.mode != PingMode::Never
-        {
-            let interval = policy.heartbeat.interval;
-            match self
-                .too_slow
-                .iter_mut()
-                .find(|slow| (slow.0, slow.1) == (interval, idle))
-            {
-                Some(slow) => slow.3 += 1,
-                None => self.too_slow.push((interval, idle, name.clone(), 1)),
-            }
+        let connection = self.connection(chain, url);
+        let mut policy = self.policy(chain, connection.heartbeat);
+        policy.fan_out = self.fan_out(chain, url, &connection);
+        if policy.fan_out.is_some() {
+            self.fanned_out.insert(name.clone());
         }
+        self.warn(&name, chain, url, &connection, &policy);
         Some(Arc::new(Target {
             identity: Arc::new(Identity {
                 name,
@@ -288,51 +311,6 @@ impl Resolver<'_, '_> {
         pairs
     }
 
-    fn connection(&mut self, chain: &Chain<'_>) -> ConnectionOptions {
-        let mut headers = std::collections::BTreeMap::new();
-        for level in chain.levels().rev() {
-            for (key, header) in level.raw.headers.get().iter().flat_map(|table| &table.0) {
-                headers.insert(key.clone(), (level, header));
-            }
-        }
-        let headers = headers.into_values().map(|(level, (name, source))| {
-            if let Some(wrong) = self.check_secret(source) {
-                // As the user wrote the name: case does not count.
-                let table = level.dict.get("headers").and_then(Value::as_dict);
-                let mut written = table.into_iter().flat_map(Dict::keys);
-                let written = written.find(|key| key.eq_ignore_ascii_case(name.as_str()));
-                let key = written.map_or(name.as_str(), String::as_str);
-                self.mistake_at(level, &["headers".into(), key.into()], &wrong);
-            }
-            (name.clone(), source.clone())
-        });
-        let headers = headers.collect();
-        ConnectionOptions {
-            headers,
-            subprotocols: pick!(chain, subprotocols)
-                .get()
-                .map_or_else(Vec::new, |names| names.0.clone()),
-            heartbeat: pick!(chain, heartbeat.kind)
-                .get()
-                .map_or(HeartbeatKind::default(), |name| name.0),
-            ..ConnectionOptions::default()
-        }
-    }
-
-    /// What is wrong with a secret that is kept elsewhere. Each is read once per load.
-    fn check_secret(&mut self, source: &SecretSource) -> Option<String> {
-        if matches!(source, SecretSource::Literal(_)) {
-            return None;
-        }
-        let variable = self.variable;
-        let known = self.checked.get(source).cloned();
-        known.unwrap_or_else(|| {
-            let wrong = source.value(variable).err();
-            self.checked.insert(source.clone(), wrong.clone());
-            wrong
-        })
-    }
-
     fn policy(&mut self, chain: &Chain<'_>, kind: HeartbeatKind) -> Policy {
         let usual = HeartbeatPolicy::default();
         let interval = pick!(chain, ping_interval)
@@ -358,8 +336,10 @@ impl Resolver<'_, '_> {
                 .map_or(usual.connect, |d| d.0),
             dns: pick!(chain, dns_timeout).get().map_or(usual.dns, |d| d.0),
             tcp: pick!(chain, tcp_timeout).get().map_or(usual.tcp, |d| d.0),
-            proxy: usual.proxy,
-            tls: usual.tls,
+            proxy: pick!(chain, proxy_timeout)
+                .get()
+                .map_or(usual.proxy, |d| d.0),
+            tls: pick!(chain, tls_timeout).get().map_or(usual.tls, |d| d.0),
             upgrade: pick!(chain, upgrade_timeout)
                 .get()
                 .map_or(usual.upgrade, |d| d.0),
@@ -385,6 +365,37 @@ impl Resolver<'_, '_> {
             path_idle_timeout: pick!(chain, path_idle_timeout).get().map(|d| d.0),
             fan_out: None,
         }
+    }
+
+    /// How often a name is looked up again, of a target with a connection per address.
+    fn fan_out(
+        &mut self,
+        chain: &Chain<'_>,
+        url: &WsUrl,
+        connection: &ConnectionOptions,
+    ) -> Option<Duration> {
+        let (level, on) = match pick!(chain, fan_out) {
+            Picked::Set(level, on) => (level, *on),
+            Picked::Bad | Picked::Absent => return None,
+        };
+        if !on {
+            return None;
+        }
+        let wrong = if url.place.unix.is_some() {
+            "does not go with a unix socket, which has one address; write fan_out = false"
+        } else if connection.proxy != ProxyChoice::Direct {
+            "does not go with a proxy, which chooses the address itself; write proxy = \"none\" \
+             or fan_out = false"
+        } else if !connection.address.resolve.is_empty() {
+            "does not go with `resolve`, which names the addresses already; write a target for \
+             each of them, or resolve = []"
+        } else {
+            let interval = pick!(chain, fan_out_interval);
+            let interval = interval.get().map(|interval| interval.0);
+            return Some(interval.unwrap_or(Duration::from_secs(30)));
+        };
+        self.mistake_at(level, &["fan_out".into()], wrong);
+        None
     }
 
     fn reconnect(&mut self, chain: &Chain<'_>) -> BackoffPolicy {

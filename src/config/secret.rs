@@ -2,6 +2,9 @@
 
 use std::fmt;
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+
 /// A value whose `Debug` and `Display` are `***`.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Secret<T>(T);
@@ -57,6 +60,13 @@ impl Secrets {
         }
     }
 
+    /// User and password, and what basic authentication (RFC 7617) makes of them.
+    pub(crate) fn basic(&mut self, username: &str, password: &str) {
+        self.header(username);
+        self.header(password);
+        self.whole(&BASE64.encode(format!("{username}:{password}")));
+    }
+
     /// Userinfo and query values, as written and decoded.
     pub(crate) fn url(&mut self, url: &url::Url) {
         let decoded = |text: &str| {
@@ -68,6 +78,9 @@ impl Secrets {
             .split('&')
             .map(|pair| pair.split_once('=').map_or(pair, |(_, v)| v));
         let userinfo = [url.username(), url.password().unwrap_or_default()];
+        if userinfo != ["", ""] {
+            self.basic(&decoded(userinfo[0]), &decoded(userinfo[1]));
+        }
         for text in userinfo.into_iter().chain(values) {
             self.whole(text);
             self.whole(&decoded(text));
@@ -109,10 +122,11 @@ mod tests {
         secrets.url(&url::Url::parse("ws://joe:pa%20ss@example.com/?key=QUERY1&v=2").unwrap());
         secrets.message(r#"{"op":"auth","token":"OPENSECRET1"}"#);
         let secrets = secrets.into_vec();
-        let said = "bad Bearer t0p-s3cret-token; t0p-s3cret-token; pa ss; pa%20ss; QUERY1; OPENSECRET1; v2 auth";
+        let said = "bad Bearer t0p-s3cret-token; t0p-s3cret-token; pa ss; pa%20ss; am9lOnBhIHNz; \
+                    QUERY1; OPENSECRET1; v2 auth";
         assert_eq!(
             mask(said, &secrets),
-            "bad ***; ***; ***; ***; ***; ***; v2 auth"
+            "bad ***; ***; ***; ***; ***; ***; ***; v2 auth"
         );
     }
 }

@@ -36,7 +36,10 @@ impl SecretSource {
     }
 
     /// One line, its end dropped.
-    fn line(&self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<Vec<u8>, String> {
+    pub(super) fn line(
+        &self,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<Vec<u8>, String> {
         let bytes = self.bytes(variable)?;
         let value = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
         let value = value.strip_suffix(b"\r").unwrap_or(value);

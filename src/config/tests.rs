@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use super::load::{Loaded, Overrides, Report, Sources, explain_with, load_with};
 use super::*;
 
+mod connection;
 mod files;
 mod layering;
 
@@ -66,6 +67,32 @@ impl Files {
         let report = load_in(&self.sources(overrides), variables).unwrap_err();
         let directory = format!("{}/", self.directory.path().display());
         report.to_string().replace(&directory, "")
+    }
+}
+
+/// The files that examples name: a token, a CA, a client's certificate and key.
+struct Secrets {
+    directory: tempfile::TempDir,
+}
+
+impl Secrets {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        let rcgen::CertifiedKey { cert, signing_key } =
+            rcgen::generate_simple_self_signed(["edge.example.com".to_owned()]).unwrap();
+        for (name, text) in [
+            ("edge.token", "token".to_owned()),
+            ("ca.pem", cert.pem()),
+            ("client.pem", cert.pem()),
+            ("client.key", signing_key.serialize_pem()),
+        ] {
+            std::fs::write(directory.path().join(name), text).unwrap();
+        }
+        Self { directory }
+    }
+
+    fn path(&self) -> String {
+        self.directory.path().display().to_string()
     }
 }
 

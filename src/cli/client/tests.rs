@@ -194,8 +194,8 @@ fn a_wrong_flag_is_named_and_no_secret_is_shown() {
         ),
         (&["-p", "0"], "--port <PORT>': 0 is not in 1..=65535"),
         (
-            &["--url", "wss://u:hunter2@example.com"],
-            "--url: wss:// is not in this version yet",
+            &["--url", "https://u:hunter2@example.com"],
+            "--url: https:// is not in this version yet",
         ),
     ];
     for (arguments, expected) in table {

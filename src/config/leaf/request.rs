@@ -6,9 +6,11 @@ use std::collections::BTreeMap;
 use figment::value::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::source::{HeaderValue, Sourced};
 use super::{Name, schema};
+use crate::config::Secret;
+use crate::config::place::{Place, Split};
 use crate::config::read::{Read, Reader, kind};
-use crate::config::{Secret, SecretSource};
 
 /// The URL of a target, secrets included.
 #[derive(Debug, Clone, PartialEq)]
@@ -20,59 +22,21 @@ pub(crate) struct WsUrl {
     pub(crate) name: Box<str>,
     /// The host alone; an IPv6 literal without its brackets.
     pub(crate) host: Box<str>,
+    pub(crate) place: Place,
 }
-schema!(WsUrl, { "type": "string", "pattern": "^[wW][sS]://[^#]+$" });
+schema!(WsUrl, { "type": "string", "pattern": "^([wW][sS][sS]?://|[uU][nN][iI][xX]:/)[^#]+$" });
 
 impl WsUrl {
     /// Judges a URL. The message shows nothing of it but its scheme.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        let mut url = match url::Url::parse(text) {
-            Ok(url) => url,
-            Err(url::ParseError::RelativeUrlWithoutBase) => {
-                return Err("needs a scheme: ws://HOST/PATH".into());
-            }
-            Err(error) => return Err(format!("is no URL: {error}")),
-        };
-        match url.scheme() {
-            "ws" => {}
-            scheme @ ("wss" | "http" | "https") => {
-                return Err(format!("{scheme}:// is not in this version yet; use ws://"));
-            }
-            scheme
-                if text
-                    .get(scheme.len()..)
-                    .is_some_and(|rest| rest.starts_with("://")) =>
-            {
-                return Err(format!("has the scheme `{scheme}`; use ws://"));
-            }
-            // Not shown: what looks like the scheme of `user:password@host` is the user.
-            _ => return Err("needs a scheme: ws://HOST/PATH".into()),
-        }
-        if url.fragment().is_some() {
-            return Err("must not have a fragment (RFC 6455 section 3); write # as %23".into());
-        }
-        if url.port() == Some(0) {
-            return Err("must not have port 0".into());
-        }
-        let path = if url.path() == "/" { "" } else { url.path() };
-        let name = format!("{}{path}", url.host_str().unwrap_or_default()).into();
-        let host = url.host_str().unwrap_or_default();
-        let host = host.trim_matches(['[', ']']).into();
-        let whole = Secret::new(url.as_str().into());
-        url.set_query(None);
-        // Cannot fail: a ws URL has a host.
-        if url
-            .set_username("")
-            .and_then(|()| url.set_password(None))
-            .is_err()
-        {
-            return Err("is no URL: empty host".into());
-        }
+        let split = Split::parse(text)?;
+        let place = Place::parse(text)?;
         Ok(Self {
-            url: whole,
-            shown: url.as_str().into(),
-            name,
-            host,
+            url: Secret::new(split.whole().into()),
+            shown: place.to_string().into(),
+            name: split.name().into(),
+            host: place.host.as_str().into(),
+            place,
         })
     }
 }
@@ -88,33 +52,33 @@ impl Read for WsUrl {
         }
     }
 }
+
 /// Headers of the upgrade request, by name.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(in crate::config) struct HeaderTable(
-    pub(in crate::config) BTreeMap<Box<str>, (http::HeaderName, SecretSource)>,
+    pub(in crate::config) BTreeMap<Box<str>, (http::HeaderName, Sourced)>,
 );
-schema!(HeaderTable, {
-    "type": "object",
-    "additionalProperties": {
-        "oneOf": [
-            { "type": "string" },
-            {
-                "type": "object",
-                "properties": {
-                    "file": { "type": "string" },
-                    "env": { "type": "string" },
-                    "credential": { "type": "string" },
-                },
-                "additionalProperties": false,
-                "minProperties": 1,
-                "maxProperties": 1,
-            },
-        ]
-    },
-});
+
+impl JsonSchema for HeaderTable {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "Headers".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "type": "object",
+            "additionalProperties": generator.subschema_for::<HeaderValue>(),
+        })
+    }
+}
 
 impl Read for HeaderTable {
     const MAP: bool = true;
+    const TABLE: bool = true;
 
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
         let mut headers = Self::default();
@@ -124,8 +88,8 @@ impl Read for HeaderTable {
                 if let Err(wrong) = &parsed {
                     reader.key_mistake(wrong);
                 }
-                let source = <SecretSource as Read>::read(value, reader);
-                if let (Ok(parsed), Some(source)) = (parsed, source) {
+                let source = HeaderValue::read(value, reader);
+                if let (Ok(parsed), Some(HeaderValue(source))) = (parsed, source) {
                     let key = parsed.as_str().into();
                     if headers.0.insert(key, (parsed, source)).is_some() {
                         reader.key_mistake(
@@ -177,47 +141,6 @@ fn is_ours(name: &str) -> bool {
     OURS.contains(&name) || name.starts_with("sec-websocket-")
 }
 
-impl Read for SecretSource {
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
-        // A value may be JSON: only what the environment and flags give can be a table as text.
-        let inline = reader.judged_text(value);
-        let inline = inline.is_some_and(|text| text.starts_with('{'));
-        if let Some(text) = value.as_str().filter(|_| !inline) {
-            return match header_value(text) {
-                Ok(()) => Some(Self::Literal(Secret::new(text.into()))),
-                Err(wrong) => reader.mistake(wrong),
-            };
-        }
-        if !inline && !matches!(value, Value::Dict(..)) {
-            return reader.expected(WANTED, value);
-        }
-        let table = reader.table(value)?;
-        let mut entries = table.iter();
-        let (Some((kind, reference)), None) = (entries.next(), entries.next()) else {
-            return reader.mistake(format!("expected {WANTED}"));
-        };
-        reader.within(kind.as_str().into(), |reader| {
-            let Some(text) = reference.as_str().filter(|text| !text.is_empty()) else {
-                return reader.mistake("expected a string that is not empty");
-            };
-            match kind.as_str() {
-                "file" => Some(Self::File(text.into())),
-                "env" if text.contains(['=', '\0']) => reader.mistake("is no variable's name"),
-                "env" => Some(Self::Env(text.into())),
-                "credential" if text.contains(['/', '\0']) || text.starts_with('.') => {
-                    reader.mistake("is no credential's name: a file name without directories")
-                }
-                "credential" => Some(Self::Credential(text.into())),
-                _ => {
-                    reader.key_mistake("unknown key; known here: file, env, credential");
-                    None
-                }
-            }
-        })
-    }
-}
-
 /// Subprotocols to offer.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(in crate::config) struct Subprotocols(pub(in crate::config) Vec<Box<str>>);
@@ -252,19 +175,4 @@ pub(in crate::config) fn subprotocols<'a>(
         offered.push(name.into());
     }
     Ok(offered)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_before_the_colon_is_not_taken_for_a_scheme_and_shown() {
-        let error = WsUrl::parse("hidden:s3cret@example.com/ws")
-            .map(drop)
-            .unwrap_err();
-        assert_eq!(error, "needs a scheme: ws://HOST/PATH");
-        let error = WsUrl::parse("gopher://example.com").map(drop).unwrap_err();
-        assert_eq!(error, "has the scheme `gopher`; use ws://");
-    }
 }

@@ -1,0 +1,223 @@
+//! Values that may be kept elsewhere: what they must look like, and how they are written.
+
+use std::borrow::Cow;
+
+use figment::value::{Tag, Value};
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
+
+use super::schema;
+use crate::config::read::{Read, Reader};
+use crate::config::{Secret, SecretSource};
+
+/// Where a value is kept, and the layer that says so: a file's relative path counts from there.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) struct Sourced {
+    pub(in crate::config) source: SecretSource,
+    pub(in crate::config) tag: Tag,
+}
+
+/// What a value is for, and so what it may hold, be it written down or read from elsewhere.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(in crate::config) enum Use {
+    Header,
+    Cookie,
+    Password,
+    /// A bearer token.
+    Token,
+}
+
+impl Use {
+    /// What is wrong with `value`; it is not shown.
+    pub(in crate::config) fn judge(self, value: &[u8]) -> Result<(), &'static str> {
+        let (good, wrong) = match self {
+            Self::Header => (
+                http::HeaderValue::from_bytes(value).is_ok(),
+                "holds a character that no header may",
+            ),
+            Self::Cookie => (
+                value.iter().all(|byte| is_cookie_octet(*byte)),
+                "holds a character that no cookie may: whitespace, `;`, `,`, `\"`, `\\` \
+                 or one beyond ASCII",
+            ),
+            Self::Password => (
+                !value.iter().any(u8::is_ascii_control),
+                "holds a control character, which no password may (RFC 7617 section 2)",
+            ),
+            Self::Token => (
+                !value.is_empty() && value.iter().all(u8::is_ascii_graphic),
+                "is no bearer token: letters, digits and -._~+/= (RFC 6750 section 2.1)",
+            ),
+        };
+        if good { Ok(()) } else { Err(wrong) }
+    }
+}
+
+/// RFC 6265 section 4.1.1.
+fn is_cookie_octet(byte: u8) -> bool {
+    byte.is_ascii_graphic() && !b"\",;\\".contains(&byte)
+}
+
+/// Reads a string, which `literal` makes a source of, or a reference.
+fn read_source(
+    value: &Value,
+    reader: &mut Reader<'_>,
+    wanted: &str,
+    literal: impl FnOnce(&str) -> Result<SecretSource, String>,
+) -> Option<Sourced> {
+    // A value may be JSON: only what the environment and flags give can be a table as text.
+    let inline = reader.judged_text(value);
+    let inline = inline.is_some_and(|text| text.starts_with('{'));
+    if let Some(text) = value.as_str().filter(|_| !inline) {
+        let tag = value.tag();
+        return match literal(text) {
+            Ok(source) => Some(Sourced { source, tag }),
+            Err(wrong) => reader.mistake(wrong),
+        };
+    }
+    if !inline && !matches!(value, Value::Dict(..)) {
+        return reader.expected(wanted, value);
+    }
+    let table = reader.table(value)?;
+    let mut entries = table.iter();
+    let (Some((kind, reference)), None) = (entries.next(), entries.next()) else {
+        return reader.mistake(format!("expected {wanted}"));
+    };
+    let source = reader.within(kind.as_str().into(), |reader| {
+        let Some(text) = reference.as_str().filter(|text| !text.is_empty()) else {
+            return reader.mistake("expected a string that is not empty");
+        };
+        match kind.as_str() {
+            "file" if text.contains('\0') => reader.mistake("must not contain a NUL"),
+            "file" => Some(SecretSource::File(text.into())),
+            "env" if text.contains(['=', '\0']) => reader.mistake("is no variable's name"),
+            "env" => Some(SecretSource::Env(text.into())),
+            "credential" if text.contains(['/', '\0']) || text.starts_with('.') => {
+                reader.mistake("is no credential's name: a file name without directories")
+            }
+            "credential" => Some(SecretSource::Credential(text.into())),
+            _ => {
+                reader.key_mistake("unknown key; known here: file, env, credential");
+                None
+            }
+        }
+    })?;
+    let tag = reference.tag();
+    Some(Sourced { source, tag })
+}
+
+fn read_secret(
+    value: &Value,
+    reader: &mut Reader<'_>,
+    judge: impl FnOnce(&str) -> Result<(), String>,
+) -> Option<Sourced> {
+    const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
+    read_source(value, reader, WANTED, |text| {
+        judge(text)?;
+        Ok(SecretSource::Literal(Secret::new(text.into())))
+    })
+}
+
+/// A string, or a table that says where it is kept.
+macro_rules! sourced {
+    ($(#[doc = $about:literal])+ $name:ident) => {
+        $(#[doc = $about])+
+        #[derive(Debug, Clone, PartialEq)]
+        pub(in crate::config) struct $name(pub(in crate::config) Sourced);
+        schema!($name, {
+            "oneOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "properties": {
+                        "file": { "type": "string", "minLength": 1 },
+                        "env": { "type": "string", "minLength": 1 },
+                        "credential": { "type": "string", "minLength": 1 },
+                    },
+                    "additionalProperties": false,
+                    "minProperties": 1,
+                    "maxProperties": 1,
+                },
+            ]
+        });
+    };
+}
+
+sourced! {
+    /// The value of a header.
+    HeaderValue
+}
+
+impl Read for HeaderValue {
+    const TABLE: bool = true;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        read_secret(value, reader, super::header_value).map(Self)
+    }
+}
+
+sourced! {
+    /// The value of a cookie.
+    CookieValue
+}
+
+impl Read for CookieValue {
+    const TABLE: bool = true;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let judge = |text: &str| Ok(Use::Cookie.judge(text.as_bytes())?);
+        read_secret(value, reader, judge).map(Self)
+    }
+}
+
+sourced! {
+    /// A password.
+    Password
+}
+
+impl Read for Password {
+    const TABLE: bool = true;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let judge = |text: &str| Ok(Use::Password.judge(text.as_bytes())?);
+        read_secret(value, reader, judge).map(Self)
+    }
+}
+
+sourced! {
+    /// A bearer token.
+    Token
+}
+
+impl Read for Token {
+    const TABLE: bool = true;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let judge = |text: &str| Ok(Use::Token.judge(text.as_bytes())?);
+        read_secret(value, reader, judge).map(Self)
+    }
+}
+
+sourced! {
+    /// PEM: a string is the path of its file.
+    Pem
+}
+
+impl Read for Pem {
+    const TABLE: bool = true;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        const WANTED: &str = "a path, { file = .. }, { env = .. } or { credential = .. }";
+        let path = |text: &str| match text {
+            "" => Err("must not be empty".to_owned()),
+            // A key that was pasted is a secret.
+            text if text.contains("-----BEGIN") => {
+                Err("is PEM itself; write the path of a file that holds it".to_owned())
+            }
+            text if text.contains(char::is_control) => {
+                Err("must not contain control characters".to_owned())
+            }
+            text => Ok(SecretSource::File(text.into())),
+        };
+        read_source(value, reader, WANTED, path).map(Self)
+    }
+}
