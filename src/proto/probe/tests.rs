@@ -148,6 +148,15 @@ fn a_payload_of_the_peers_own_is_measured_only_while_one_ping_waits() {
     assert_eq!(bench.foreign(560), foreign(5, None));
     assert_eq!(bench.foreign(570), foreign(6, Some(70)));
     assert_eq!(bench.probe.counts().mismatched, 5);
+
+    // Alone it waits, but the pong may be the late answer to the one before.
+    let mut bench = Bench::new(100, 50, None);
+    bench.poll(0);
+    assert_eq!(bench.poll(50), [Action::NoAnswer { seq: 1 }]);
+    bench.poll(100);
+    assert_eq!(bench.foreign(110), foreign(2, None));
+    bench.poll(200);
+    assert_eq!(bench.foreign(210), foreign(3, Some(10)));
 }
 
 #[test]
