@@ -298,3 +298,154 @@ fn curls_letters_stand_for_curls_names() {
         assert_eq!(said, said_at(URL, names), "{letters:?}");
     }
 }
+
+/// The target that these arguments describe.
+fn loaded(arguments: &[&str]) -> Result<(Arc<Target>, Vec<String>), String> {
+    let line = Line::try_parse_from([&["x"], arguments].concat());
+    let line = line.map_err(|error| error.to_string())?;
+    let mut target = FlagTarget::default();
+    target.set("URL", &["url"], URL);
+    let mut warnings = line.connection.add_to(&mut target, URL)?;
+    let (target, more) = load_one(target)?;
+    warnings.extend(more);
+    Ok((target, warnings))
+}
+
+#[test]
+fn the_configuration_knows_every_key_and_takes_every_value() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let key = rcgen::KeyPair::generate().unwrap();
+    let params = rcgen::CertificateParams::new(vec!["edge.example.com".to_owned()]).unwrap();
+    let cert = params.self_signed(&key).unwrap();
+    let cert = file("cert.pem", &cert.pem());
+    let key = file("key.pem", &key.serialize_pem());
+    let secret = file("secret", "s3cret\n");
+    let cookie_file = format!("c={secret}");
+    let table: &[&[&str]] = &[
+        &[
+            "--host-header=a.example",
+            "--user-agent=me/1",
+            "--origin=https://a",
+        ],
+        &["--cookie=a=1; b=2", "--cookie-file", &cookie_file],
+        &["--user=joe:x"],
+        &["--user=joe", "--password-file", &secret],
+        &["--bearer=t"],
+        &["--bearer-file", &secret],
+        &["--bearer-env=PATH"],
+        &["--subprotocol=a", "--require-subprotocol"],
+        &["--location"],
+        &["--max-redirs=3"],
+        &[
+            "--cacert",
+            &cert,
+            "--ca-only",
+            "--cert",
+            &cert,
+            "--key",
+            &key,
+        ],
+        &[
+            "--tls-server-name=other.example.com",
+            "--tlsv1.2",
+            "--tls-max=1.2",
+        ],
+        &["--tlsv1.3", "--insecure", "--no-sessionid"],
+        &["--proxy=env"],
+        &["--proxy=none"],
+        &["--proxy=p:3128", "--proxy-user=joe:x"],
+        &[
+            "--proxy=socks5h://p",
+            "--proxy-user=joe",
+            "--proxy-password-file",
+            &secret,
+        ],
+        &[
+            "--proxy=https://p",
+            "--proxy-cacert",
+            &cert,
+            "--proxy-insecure",
+        ],
+        &[
+            "--proxy=https://p",
+            "--proxy-cert",
+            &cert,
+            "--proxy-key",
+            &key,
+        ],
+        &["--resolve=edge.example.com:443:10.0.0.7,[fe80::1%lo]"],
+        &["--unix-socket=/tmp/x.sock"],
+        &["--ipv4"],
+        &["--ipv6", "--bind=::1"],
+        &["--interface=lo"],
+        &[
+            "--keepalive-time=60",
+            "--keepalive-intvl=5",
+            "--keepalive-cnt=4",
+        ],
+        &[
+            "--tcp-user-timeout=30s",
+            "--proxy-timeout=3s",
+            "--tls-timeout=3s",
+        ],
+    ];
+    let (usual, _) = loaded(&[]).unwrap();
+    for arguments in table {
+        let (target, _) = loaded(arguments).unwrap_or_else(|wrong| panic!("{wrong}"));
+        let same = target.same_connection(&usual) && target.policy == usual.policy;
+        let nothing = *arguments == ["--proxy=none"];
+        assert_eq!(same, nothing, "{arguments:?}");
+    }
+}
+
+#[test]
+fn what_the_configuration_does_not_like_is_told_by_flag() {
+    let table: &[(&[&str], &str)] = &[
+        (
+            &["--cookie=a=1", "--cookie=a=2"],
+            "--cookie a: is there twice",
+        ),
+        (&["--cookie=a=hunter2 x"], "--cookie a: "),
+        (
+            &["--cacert=/nonexistent"],
+            "--cacert: cannot read /nonexistent",
+        ),
+        (&["--cert=/nonexistent"], "--cert: "),
+        (
+            &["--tls-min-version=1.3", "--tls-max-version=1.2"],
+            "--tls-min-version: ",
+        ),
+        (&["--proxy=gopher://u:hunter2@p"], "--proxy: "),
+        (&["--proxy=http://u:hunter2@p:99999"], "--proxy: "),
+        (&["--bearer=hunter2 x\n"], "--bearer: "),
+        (
+            &["--user=jo:hunter2", "--header=Authorization: hunter2"],
+            "--",
+        ),
+        (
+            &["--proxy=http://u:hunter2@p", "--proxy-user=a:hunter2"],
+            "--proxy",
+        ),
+        (&["--max-redirects=50"], "--max-redirects: "),
+        (
+            &["--password-file=/nonexistent", "--user=joe"],
+            "--password-file: cannot read",
+        ),
+        (&["--keepalive-time=0.5"], "--tcp-keepalive-idle: "),
+        (&["--interface=no such"], "--bind: "),
+        (
+            &["--bearer-env=NO_SUCH_VARIABLE"],
+            "--bearer-env: the environment variable",
+        ),
+    ];
+    for (arguments, expected) in table {
+        let wrong = loaded(arguments).map(drop).unwrap_err();
+        assert!(wrong.starts_with(expected), "{arguments:?}: {wrong}");
+        assert!(!wrong.contains("hunter2"), "{arguments:?}: {wrong}");
+    }
+}
