@@ -2,6 +2,7 @@
 
 mod chart;
 mod drive;
+mod handshake;
 mod records;
 mod report;
 mod statistics;

@@ -136,7 +136,7 @@ pub(super) fn trouble(end: &End) -> impl fmt::Display {
 
 /// A time of a certificate, whole seconds, as RFC 3339. The peer wrote it: what the format cannot
 /// hold, before 1970 or after 9999, is shown as the nearest it can.
-pub(super) fn certificate_time(at: SystemTime) -> String {
+pub(crate) fn certificate_time(at: SystemTime) -> String {
     /// 9999-12-31T23:59:59Z.
     const LAST: Duration = Duration::from_secs(253_402_300_799);
     let since = at.duration_since(UNIX_EPOCH).unwrap_or_default().min(LAST);

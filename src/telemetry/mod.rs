@@ -8,3 +8,5 @@ pub(crate) mod metrics;
 pub(crate) mod observe;
 pub(crate) mod targets_json;
 pub(crate) mod words;
+
+pub(crate) use evidence::certificate_time;

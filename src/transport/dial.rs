@@ -481,7 +481,6 @@ impl Dial<'_> {
             Some(host) if self.is_own => host,
             Some(_) | None => self.place.authority.as_str(),
         };
-        trace.asking(&headers, |name| request::is_secret(options, name));
         let request = UpgradeRequest {
             path: &self.place.path,
             host,

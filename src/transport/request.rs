@@ -2,9 +2,9 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+use http::header::{self, HeaderMap, HeaderValue};
 
-use crate::config::{Auth, ConnectionOptions, Place, Target};
+use crate::config::{Auth, Place, Target};
 
 /// Who asks, unless the user says otherwise.
 pub(super) const USER_AGENT: &str = concat!("ws-keepalive/", env!("CARGO_PKG_VERSION"));
@@ -64,16 +64,6 @@ pub(super) fn headers(target: &Target, place: &Place, is_own: bool) -> Result<He
         headers.append(name.clone(), value);
     }
     Ok(headers)
-}
-
-/// Whether the value of this header is the user's own, and so never shown.
-pub(super) fn is_secret(options: &ConnectionOptions, name: &str) -> bool {
-    let secret = [header::AUTHORIZATION, header::COOKIE];
-    let own = options
-        .headers
-        .iter()
-        .map(|(name, _): &(HeaderName, _)| name);
-    own.chain(&secret).any(|known| known.as_str() == name)
 }
 
 /// RFC 7617.

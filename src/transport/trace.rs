@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 
-use http::{HeaderMap, Response};
+use http::{Request, Response};
 
 use super::tls::CertificateSummary;
 use crate::config::mask;
@@ -17,6 +17,8 @@ pub(crate) struct Trace {
     pub(crate) addresses: Vec<SocketAddr>,
     /// The chain the peer presented, its own certificate first.
     pub(crate) chain: Box<[CertificateSummary]>,
+    /// Its path, without the query.
+    pub(crate) request_line: Option<String>,
     /// Headers of the upgrade request.
     pub(crate) request: Vec<(String, String)>,
     /// Status line and headers of the answer.
@@ -24,7 +26,7 @@ pub(crate) struct Trace {
     pub(crate) response: Vec<(String, String)>,
 }
 
-/// What of a header's value is shown.
+/// Characters of a header's value that are shown.
 const LONGEST: usize = 1024;
 
 impl Trace {
@@ -48,15 +50,16 @@ impl Trace {
         }
     }
 
-    /// `secret` says whether the value of a header is the user's.
-    pub(super) fn asking(&mut self, headers: &HeaderMap, secret: impl Fn(&str) -> bool) {
+    /// What is sensitive in the request is the user's.
+    pub(super) fn asking<T>(&mut self, request: &Request<T>) {
         if !self.wanted {
             return;
         }
-        let pairs = headers.iter().map(|(name, value)| {
-            let value = match value.is_sensitive() || secret(name.as_str()) {
+        self.request_line = Some(format!("GET {} HTTP/1.1", request.uri().path()));
+        let pairs = request.headers().iter().map(|(name, value)| {
+            let value = match value.is_sensitive() {
                 true => "***".to_owned(),
-                false => escaped(value.as_bytes()),
+                false => escaped(&String::from_utf8_lossy(value.as_bytes())),
             };
             (name.to_string(), value)
         });
@@ -71,7 +74,7 @@ impl Trace {
         let pairs = response.headers().iter().map(|(name, value)| {
             let value = match name.as_str() {
                 "set-cookie" => "***".to_owned(),
-                _ => escaped(mask(&String::from_utf8_lossy(value.as_bytes()), secrets).as_bytes()),
+                _ => escaped(&mask(&String::from_utf8_lossy(value.as_bytes()), secrets)),
             };
             (name.to_string(), value)
         });
@@ -79,7 +82,6 @@ impl Trace {
     }
 }
 
-fn escaped(value: &[u8]) -> String {
-    let text = String::from_utf8_lossy(&value[..value.len().min(LONGEST)]);
-    text.escape_debug().to_string()
+fn escaped(value: &str) -> String {
+    value.escape_debug().take(LONGEST).collect()
 }

@@ -87,6 +87,7 @@ pub(super) async fn upgrade(
     let (subprotocols, secrets) = (request.subprotocols, request.secrets);
     let (require, follows) = (request.require_subprotocol, request.follows);
     let http_request = build(request, &key)?;
+    trace.asking(&http_request);
     let asked = exchange::ask(io, http_request, received).await;
     let mut answered = asked.map_err(Refusal::broken)?;
     let response = &answered.response;

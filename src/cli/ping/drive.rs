@@ -12,7 +12,8 @@ use crate::proto::close::{Asked, CloseFrame, Ending};
 use crate::proto::event::Message;
 use crate::proto::probe::{Action, Probe, ProbePolicy};
 use crate::signal::{Signal, Signals};
-use crate::transport::dial::{Dialed, dial};
+use crate::transport::dial::{Dialed, dial_traced};
+use crate::transport::trace::Trace;
 use crate::transport::ws::{Incoming, WsLink};
 
 /// After both Close frames the peer ends TCP (RFC 6455 section 7.1.1); one that does not is left
@@ -62,6 +63,10 @@ pub(super) async fn ping<W: Write>(
     report: &mut Report<W>,
     interrupts: &mut impl Interrupts,
 ) -> Result<Outcome, Halt> {
+    let mut trace = match report.is_verbose() {
+        true => Trace::wanted(),
+        false => Trace::default(),
+    };
     let dialed = tokio::select! {
         biased;
         signal = interrupts.next() => {
@@ -69,17 +74,18 @@ pub(super) async fn ping<W: Write>(
             let words = format!("stopped by {signal} before it was connected");
             return Ok(Outcome::NotConnected(words));
         }
-        dialed = dial(target) => dialed,
+        dialed = dial_traced(target, &mut trace) => dialed,
     };
     let dialed = match dialed {
         Ok(dialed) => dialed,
         Err(error) => {
-            report.not_connected(&error)?;
+            report.not_connected(&error, &trace)?;
             let words = format!("not connected: {}: {}", error.phase, error.message);
             return Ok(Outcome::NotConnected(words));
         }
     };
-    report.connected(&dialed)?;
+    report.connected(&dialed, &trace)?;
+    drop(trace);
     let run = Run::new(target, policy, dialed, report, interrupts);
     run.run().await?;
     Ok(Outcome::Over)

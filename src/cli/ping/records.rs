@@ -8,9 +8,11 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
+use super::handshake::Handshake;
 use super::statistics::Figures;
 use crate::proto::close::CloseFrame;
 use crate::proto::event::{Phase, PhaseTimes, TlsFacts};
+use crate::telemetry::certificate_time;
 use crate::telemetry::words::escape;
 
 /// One line of `ws-keepalive ping -o json`. Times are RFC 3339 with milliseconds, durations are
@@ -45,6 +47,8 @@ pub(super) struct Connect {
     pub(super) subprotocol: Option<String>,
     /// Headers of the 101 that tell who answered, by lower-case name.
     pub(super) headers: BTreeMap<String, String>,
+    /// With `-v`, what passed while it was made.
+    pub(super) handshake: Option<Handshake>,
     /// Why there is no connection.
     pub(super) error: Option<DialFailed>,
 }
@@ -90,7 +94,7 @@ pub(super) struct Tls {
     version: String,
     /// The cipher suite's IANA name.
     cipher: String,
-    /// When the first certificate of the chain ends.
+    /// When the certificate of the chain that ends earliest does.
     not_after: Option<String>,
 }
 
@@ -99,7 +103,7 @@ impl From<&TlsFacts> for Tls {
         Self {
             version: tls.version.to_owned(),
             cipher: tls.cipher.to_owned(),
-            not_after: tls.not_after.map(rfc3339),
+            not_after: tls.not_after.map(certificate_time),
         }
     }
 }

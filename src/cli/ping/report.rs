@@ -4,6 +4,7 @@ use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
 use super::chart::{Ink, chart, row, total};
+use super::handshake;
 use super::records::{self, HeartbeatResult, Record, rfc3339};
 use super::statistics::RoundTrips;
 use super::{Output, PingArgs};
@@ -13,6 +14,7 @@ use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::probe::{Answer, Counts};
 use crate::telemetry::words::escape;
 use crate::transport::dial::{DialError, Dialed};
+use crate::transport::trace::Trace;
 
 /// Tells what happens, and keeps what the summary is made of.
 pub(super) struct Report<W> {
@@ -67,6 +69,11 @@ impl<W: Write> Report<W> {
         }
     }
 
+    /// Whether the handshake is to be shown.
+    pub(super) fn is_verbose(&self) -> bool {
+        self.verbose
+    }
+
     /// Whether any ping was answered.
     pub(super) fn answered(&self) -> bool {
         self.counts.answered > 0
@@ -77,7 +84,7 @@ impl<W: Write> Report<W> {
         mask(text, &self.secrets).into()
     }
 
-    pub(super) fn connected(&mut self, dialed: &Dialed) -> io::Result<()> {
+    pub(super) fn connected(&mut self, dialed: &Dialed, trace: &Trace) -> io::Result<()> {
         if let Some(peer) = dialed.peer {
             self.from = peer.to_string();
         }
@@ -85,6 +92,7 @@ impl<W: Write> Report<W> {
         if self.output == Output::Json {
             let mut record = self.connect(&dialed.times, facts);
             record.peer = dialed.peer.map(|peer| peer.to_string());
+            record.handshake = self.verbose.then(|| trace.into());
             record.local = dialed.link.local_addr().map(|local| local.to_string());
             return self.record(&Record::Connect(Box::new(record)));
         }
@@ -106,19 +114,25 @@ impl<W: Write> Report<W> {
             let before = if n == 0 { &first } else { &indent };
             self.line(&format!("{before}{about}"))?;
         }
+        self.handshake(trace)
+    }
+
+    fn handshake(&mut self, trace: &Trace) -> io::Result<()> {
         if self.verbose {
-            for line in handshake_lines(dialed, &self.secrets) {
+            for line in handshake::lines(trace) {
                 self.line(&line)?;
             }
         }
         Ok(())
     }
 
-    pub(super) fn not_connected(&mut self, error: &DialError) -> io::Result<()> {
+    pub(super) fn not_connected(&mut self, error: &DialError, trace: &Trace) -> io::Result<()> {
         if self.output == Output::Text {
-            return self.chart(&error.times, Some(error.phase));
+            self.chart(&error.times, Some(error.phase))?;
+            return self.handshake(trace);
         }
         let mut record = self.connect(&error.times, None);
+        record.handshake = self.verbose.then(|| trace.into());
         record.error = Some(records::DialFailed {
             phase: error.phase.as_str().to_owned(),
             message: error.message.clone(),
@@ -150,6 +164,7 @@ impl<W: Write> Report<W> {
             tls: facts.and_then(|facts| facts.tls.as_ref()).map(Into::into),
             subprotocol: text(facts.and_then(|facts| facts.subprotocol.as_ref())),
             headers,
+            handshake: None,
             error: None,
         }
     }
@@ -335,17 +350,6 @@ impl<W: Write> Report<W> {
         writeln!(self.out, "{line}")?;
         self.out.flush()
     }
-}
-
-/// What the handshake agreed on and said, for `-v`; values of the peer's are escaped and masked.
-fn handshake_lines(dialed: &Dialed, secrets: &[String]) -> Vec<String> {
-    let facts = dialed.facts.as_deref();
-    let headers = facts.into_iter().flat_map(|facts| &facts.headers);
-    let lines = headers.map(|(name, value)| {
-        let value = mask(value, secrets);
-        format!("  < {}: {}", escape(name), escape(&value))
-    });
-    lines.collect()
 }
 
 fn tls_words(tls: &TlsFacts, now: SystemTime) -> String {

@@ -12,6 +12,7 @@ use tokio::time::timeout;
 use super::drive::Interrupts;
 use super::*;
 use crate::signal::Signal;
+use crate::transport::tls::testing::{self, Ca, Order, Speaks};
 
 /// Longer than any wait of these tests.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -792,4 +793,62 @@ fn the_url_shown_has_neither_userinfo_nor_query() {
     assert_eq!(&*target.identity.url, "ws://edge.example.com/ws");
     assert_eq!(&*target.identity.name, "edge.example.com");
     assert!(!format!("{args:?}{target:?}").contains("hunter2"));
+}
+
+#[tokio::test]
+async fn verbose_shows_the_handshake_and_no_secret() {
+    let ca = Ca::new("the root");
+    let issued = ca.issue(&Order::server(&["localhost"]));
+    let peer = testing::serve_tls(Speaks::default().config(&issued), |mut stream| async move {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await?);
+        }
+        let refusal = "HTTP/1.1 403 Forbidden\r\nServer: test\r\nSet-Cookie: a=S3CRETCOOKIE\r\n\
+                       X-Echo: Bearer S3CRETTOKEN\r\nContent-Length: 0\r\n\r\n";
+        stream.write_all(refusal.as_bytes()).await?;
+        stream.shutdown().await
+    })
+    .await;
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("ca.pem");
+    std::fs::write(&file, ca.pem()).unwrap();
+    let file = file.to_str().unwrap();
+    let url = format!("wss://localhost:{}/ws?key=S3CRETQUERY", peer.address.port());
+    let flags = [
+        "-v",
+        "-4",
+        "--cacert",
+        file,
+        "--bearer",
+        "S3CRETTOKEN",
+        "-b",
+        "c=S3CRETCOOKIE",
+        &url,
+    ];
+    let told = told(&flags).await;
+    let text = told.text();
+    for line in [
+        "  * certificate 0: CN=localhost",
+        "      issuer CN=the root",
+        "      names localhost",
+        "  > GET /ws HTTP/1.1",
+        "  > authorization: ***",
+        "  > cookie: ***",
+        "  < HTTP/1.1 403 Forbidden",
+        "  < set-cookie: ***",
+        "  < x-echo: ***",
+    ] {
+        assert!(told.lines.iter().any(|l| l == line), "{line} in {text}");
+    }
+    assert!(!text.contains("S3CRET"), "{text}");
+    let json = told_json(&flags).await;
+    let handshake = &json.records()[0]["handshake"];
+    assert_eq!(handshake["status"], "HTTP/1.1 403 Forbidden");
+    assert_eq!(handshake["certificates"][0]["names"][0], "localhost");
+    assert!(!json.text().contains("S3CRET"), "{}", json.text());
+}
+
+async fn told_json(flags: &[&str]) -> Told {
+    told(&[flags, &["-o", "json"]].concat()).await
 }
