@@ -304,6 +304,8 @@ impl Session {
     /// Judges the ending, says what is still owed to the peer, and tells the host.
     async fn finish(mut self: Box<Self>, ending: Ending, host: &mut impl Host) -> Finished {
         let at = clock();
+        // First of all: what is sent and drained below changes what the kernel has to tell.
+        let tcp_info = self.link.tcp_info();
         let outage_id = rand::random();
         let mut verdict = ending.classify();
         if let (Ending::PongTimeout { .. }, SilentClose::Silent) = (&ending, self.silent) {
@@ -349,7 +351,7 @@ impl Session {
             local,
             peer: self.peer,
             facts: self.facts.take(),
-            tcp_info: None,
+            tcp_info,
         };
         host.observe(Event::Ended(Box::new(end)));
         let linger = match &ending {

@@ -35,7 +35,9 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ),
     (
         "supervisor",
+        // `os`: why a name could not be looked up, in words.
         &[
+            "os",
             "proto",
             "reload",
             "stats",

@@ -13,12 +13,12 @@ use super::listeners::Listeners;
 use crate::client::gate::DialGate;
 use crate::config::load::{Loaded, Sources, load};
 use crate::config::watch::Seen;
-use crate::config::{DialLimits, Log};
+use crate::config::{DialLimits, Log, Target};
 use crate::memory;
 use crate::reload::{Changes, ReloadOutcome, ReloadRequest, ReloadSender, Trigger};
 use crate::signal::{Signal, Signals};
 use crate::stats::Registry;
-use crate::supervisor::{Hold, Supervisor};
+use crate::supervisor::{FanOuts, Hold, Supervisor, system_look_up};
 
 /// Everything that runs, and where its configuration comes from.
 pub(super) struct Engine<H: Hold> {
@@ -28,6 +28,7 @@ pub(super) struct Engine<H: Hold> {
     /// The reload under way: one at a time.
     loading: Option<Loading>,
     supervisor: Supervisor<H>,
+    fan_outs: FanOuts,
     listeners: Listeners,
     gate: Arc<DialGate>,
     registry: Arc<Registry>,
@@ -59,6 +60,7 @@ impl<H: Hold> Engine<H> {
             requests,
             loading: None,
             supervisor,
+            fan_outs: FanOuts::new(system_look_up()),
             listeners,
             gate,
             registry,
@@ -78,7 +80,8 @@ impl<H: Hold> Engine<H> {
         self.log = Some(loaded.config.log);
         self.dial = Some(loaded.config.dial);
         self.warned = loaded.warnings;
-        self.supervisor.apply(&loaded.config.targets);
+        let desired = self.fan_outs.set(&loaded.config.targets);
+        self.supervisor.apply(&desired);
         self.registry.reloaded(true);
     }
 
@@ -111,6 +114,7 @@ impl<H: Hold> Engine<H> {
         tokio::select! {
             loaded = loaded => self.loaded(loaded),
             () = self.supervisor.turn() => {}
+            desired = self.fan_outs.turn() => self.hold(&desired),
             Some(request) = self.requests.recv(), if idle => self.begin(request),
         }
     }
@@ -121,9 +125,18 @@ impl<H: Hold> Engine<H> {
         self.requests.close();
         while self.requests.try_recv().is_ok() {}
         self.loading = None;
+        self.fan_outs.stop();
         let (drained, ()) = tokio::join!(self.supervisor.drain(), self.listeners.drain_peer());
         self.listeners.shutdown().await;
         drained.ended
+    }
+
+    /// The addresses of a target that fans out have changed.
+    fn hold(&mut self, desired: &[Arc<Target>]) {
+        let changes = self.supervisor.apply(desired);
+        if !changes.added.is_empty() {
+            super::warn_of_descriptors(desired.len());
+        }
     }
 
     /// Loads on another thread: a large file takes longer than a ping may wait.
@@ -186,7 +199,8 @@ impl<H: Hold> Engine<H> {
         }
         self.warned = warnings;
         let listeners = self.listeners.commit(change)?;
-        let changes = self.supervisor.apply(&config.targets);
+        let desired = self.fan_outs.set(&config.targets);
+        let changes = self.supervisor.apply(&desired);
         if self.dial != Some(config.dial) {
             self.gate.set_limits(config.dial);
             self.dial = Some(config.dial);
@@ -195,7 +209,7 @@ impl<H: Hold> Engine<H> {
         if self.log.is_some_and(|log| log != config.log) {
             pending.push("log: changes at the next restart".to_owned());
         }
-        super::warn_of_descriptors(config.targets.len());
+        super::warn_of_descriptors(desired.len());
         Ok(Changes {
             listeners,
             pending,

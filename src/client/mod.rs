@@ -220,6 +220,7 @@ impl Builder {
                 url: url.shown,
                 protocol: "websocket",
                 labels: Arc::from([]),
+                fan_out: None,
             }),
             url: url.url,
             connection: Arc::new(self.options),

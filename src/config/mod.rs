@@ -23,6 +23,8 @@ mod secret;
 mod secret_source;
 #[cfg(test)]
 mod tests;
+pub(crate) mod tls;
+pub(crate) mod tls_files;
 pub(crate) mod watch;
 
 use std::net::SocketAddr;

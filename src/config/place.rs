@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::PathBuf;
 
 use url::Url;
@@ -51,7 +52,9 @@ impl Place {
             .map_err(|error| format!("is no URL: {error}"))?;
         if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") {
             return Err(match shown_scheme(location, url.scheme()) {
-                Some(scheme) => format!("has the scheme `{scheme}`: none of ws, wss, http, https"),
+                Some(scheme) => {
+                    format!("has the scheme `{scheme}`, which is none of ws, wss, http and https")
+                }
                 None => "is no address of ws, wss, http or https".to_owned(),
             });
         }
@@ -70,6 +73,11 @@ impl Place {
             place.unix.clone_from(&self.unix);
         }
         Ok(place)
+    }
+
+    /// The address, if the host is one: there is nothing to look up.
+    pub(crate) fn literal(&self) -> Option<IpAddr> {
+        self.host.parse().ok()
     }
 
     fn of(split: &Split) -> Result<Self, String> {
@@ -324,7 +332,7 @@ mod tests {
         let it = place("ws://example.com:443");
         assert_eq!((it.secure, it.port, &*it.path), (false, 443, "/"));
         assert_eq!(it.authority, "example.com:443");
-        assert_eq!(it.credentials, None);
+        assert!(it.credentials.is_none() && it.literal().is_none());
         // The scheme's own port is not said.
         assert_eq!(place("wss://example.com:443").authority, "example.com");
         let only_user = place("ws://joe@example.com").credentials;
@@ -341,6 +349,7 @@ mod tests {
             let it = place(text);
             assert_eq!((&*it.host, it.zone.as_deref()), ("fe80::1", Some("eth0")));
             assert_eq!((&*it.authority, it.port), ("[fe80::1]:9000", 9000));
+            assert_eq!(it.literal(), "fe80::1".parse().ok());
             assert_eq!(it.to_string(), "ws://[fe80::1%25eth0]:9000/ws");
             let split = Split::parse(text).unwrap();
             assert_eq!(split.whole(), "ws://u:p@[fe80::1%25eth0]:9000/ws?x");
@@ -446,7 +455,7 @@ mod tests {
         let error = from.join("ftp://joe:hunter2@example.com/?hunter2");
         assert_eq!(
             error.unwrap_err(),
-            "has the scheme `ftp`: none of ws, wss, http, https"
+            "has the scheme `ftp`, which is none of ws, wss, http and https"
         );
         let error = from.join("https://joe:hunter2@/?hunter2").unwrap_err();
         assert_eq!(error, "is no URL: empty host");

@@ -145,7 +145,7 @@ macro_rules! target_section {
             pong_timeout: Positive,
             /// How often an unanswered ping is sent again before the connection is given up. Flag: `--max-retry-limit`.
             max_retry_limit: Retries = 3,
-            /// Labels of the target's own in its metrics. Not target, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
+            /// Labels of the target's own in its metrics. Not target, address_index, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
             labels: Labels,
             /// Headers of the upgrade request: a string, or where to read the value at every dial:
             /// `{ file = "/path" }`, `{ env = "VARIABLE" }`, `{ credential = "name" }` (a file below `$CREDENTIALS_DIRECTORY`).
@@ -189,7 +189,7 @@ macro_rules! target_section {
             resolve: Destinations = [],
             /// The address or the interface that connections go out from. An interface may need CAP_NET_RAW.
             bind: BindTo,
-            /// One connection to every address the name resolves to, each with the label `address_index`. Not through a proxy.
+            /// One connection to every address the name resolves to, or that `resolve` lists, each with the label `address_index`. Not through a proxy.
             fan_out: bool = false,
             /// How often the name is looked up again for `fan_out`; at least 1s.
             fan_out_interval: LookupInterval = "30s",

@@ -66,7 +66,10 @@ impl SecretSource {
     }
 
     /// The file it is in.
-    fn path(&self, variable: &dyn Fn(&str) -> Option<OsString>) -> Result<PathBuf, String> {
+    pub(super) fn path(
+        &self,
+        variable: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<PathBuf, String> {
         match self {
             Self::File(path) => Ok(path.clone()),
             Self::Credential(name) => match variable("CREDENTIALS_DIRECTORY") {

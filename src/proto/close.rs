@@ -175,6 +175,8 @@ pub(crate) enum Ending {
     Protocol { code: u16, error: String },
     /// A message or frame larger than allowed, in words.
     TooBig(String),
+    /// The TLS session broke, in words: the peer said so by an alert, or what came was no good.
+    Tls { by_peer: bool, error: String },
     /// We were asked to end it.
     Asked(Asked),
 }
@@ -275,6 +277,14 @@ impl Ending {
                 let close = CloseFrame::new(1009, "message too big");
                 verdict(Cause::TooBig, Us, Backoff, message, Some(close))
             }
+            Self::Tls { by_peer, error } => {
+                let (initiator, words) = match by_peer {
+                    true => (Peer, "the peer broke TLS off"),
+                    false => (Us, "TLS broke"),
+                };
+                let message = format!("{words} ({error})");
+                verdict(Cause::TlsError, initiator, Backoff, message, None)
+            }
             Self::Asked(asked) => {
                 let (cause, message) = match asked {
                     Asked::Replaced => (Cause::Replaced, "replaced by a reload"),
@@ -320,6 +330,29 @@ mod tests {
         assert_eq!(frame.to_string(), r#"4001 "bye\u{1b}[2J\n""#);
         assert_eq!(CloseFrame::new(1000, "").to_string(), "1000");
         assert_eq!(CloseFrame::new(1005, "").to_string(), "without a code");
+    }
+
+    #[test]
+    fn tls_is_broken_by_who_says_so() {
+        let judge = |by_peer| {
+            let error = "alert internal_error".to_owned();
+            Ending::Tls { by_peer, error }.classify()
+        };
+        let (theirs, ours) = (judge(true), judge(false));
+        assert_eq!(
+            (theirs.cause, theirs.initiator),
+            (Cause::TlsError, Initiator::Peer)
+        );
+        assert_eq!(
+            (ours.cause, ours.initiator),
+            (Cause::TlsError, Initiator::Us)
+        );
+        // Nothing can be sent through what is broken.
+        assert_eq!((theirs.close, ours.close), (None, None));
+        assert_eq!(
+            theirs.message,
+            "the peer broke TLS off (alert internal_error)"
+        );
     }
 
     #[test]

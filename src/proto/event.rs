@@ -128,7 +128,7 @@ pub struct DialFailure {
     pub times: PhaseTimes,
     /// Failed dials in a row, this one included.
     pub attempts: u32,
-    /// When the first certificate of the presented chain ends, if the peer presented one.
+    /// When the certificate of the presented chain that ends earliest does, if the peer presented one.
     pub certificate_not_after: Option<SystemTime>,
     pub(crate) advice: Advice,
 }
@@ -176,7 +176,7 @@ pub struct TlsFacts {
     pub version: &'static str,
     /// The cipher suite by its IANA name, as `TLS13_AES_256_GCM_SHA384`.
     pub cipher: &'static str,
-    /// When the first certificate of the presented chain ends; whole seconds.
+    /// When the certificate of the presented chain that ends earliest does; whole seconds.
     pub not_after: Option<SystemTime>,
 }
 
@@ -184,7 +184,7 @@ pub struct TlsFacts {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct TcpInfo {
-    /// `ESTABLISHED`, `CLOSE_WAIT`, ... as `ss` says it.
+    /// `ESTAB`, `CLOSE-WAIT`, ... as ss(8) says it; `UNCONN` once the connection was reset.
     pub state: &'static str,
     /// Smoothed round trip.
     pub rtt: Duration,

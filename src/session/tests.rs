@@ -69,6 +69,15 @@ struct Held {
 async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
     let (ours, theirs, breaker) = wire();
     let link = WsLink::client(Io::Memory(ours), &[], max);
+    let held = Held {
+        breaker,
+        ..start(link, None, policy)
+    };
+    (held, theirs)
+}
+
+/// A session over `link`; its breaker breaks nothing.
+fn start(link: WsLink, facts: Option<Arc<Facts>>, policy: SessionPolicy) -> Held {
     let (requests, requested) = mpsc::unbounded_channel();
     let (end, ended) = oneshot::channel();
     let start = Instant::now();
@@ -81,7 +90,7 @@ async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
     let session = Session::new(
         link,
         None,
-        None,
+        facts,
         policy,
         policy.heartbeat.interval,
         Box::default(),
@@ -90,14 +99,13 @@ async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
         let finished = session.run(&mut recorder).await;
         (finished, recorder)
     });
-    let held = Held {
+    Held {
         finished,
         requests,
         end,
-        breaker,
+        breaker: wire().2,
         start,
-    };
-    (held, theirs)
+    }
 }
 
 async fn hold_with_peer(policy: SessionPolicy) -> (Held, WebSocketStream<DuplexStream>) {
@@ -435,4 +443,54 @@ async fn a_close_code_that_must_not_be_sent_is_the_peers_fault() {
             "nothing is told that the peer did not send"
         );
     }
+}
+
+/// A session over a real socket, given these facts, and the peer's end of it.
+#[cfg(target_os = "linux")]
+async fn hold_tcp(facts: Arc<Facts>) -> (Held, tokio::net::TcpStream) {
+    use tokio::net::{TcpListener, TcpStream};
+
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
+    let link = WsLink::client(Io::tcp(near.unwrap()), &[], 1 << 20);
+    (start(link, Some(facts), policy()), far.unwrap().0)
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_record_has_what_was_learned_and_what_the_kernel_knew_when_the_peer_left() {
+    let facts = Arc::new(Facts {
+        subprotocol: Some("v2.chat".into()),
+        ..Facts::default()
+    });
+    for (reset, cause, state) in [
+        (false, Cause::Fin, "CLOSE-WAIT"),
+        (true, Cause::Reset, "UNCONN"),
+    ] {
+        let (held, far) = hold_tcp(facts.clone()).await;
+        if reset {
+            far.set_zero_linger().unwrap();
+        }
+        drop(far);
+        let (end, ..) = held.finished().await;
+        assert_eq!(end.cause, cause);
+        let info = end.tcp_info.unwrap();
+        assert_eq!(info.state, state, "{info:?}");
+        assert!(info.rtt > Duration::ZERO, "{info:?}");
+        assert!(Arc::ptr_eq(&end.facts.unwrap(), &facts));
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_kernel_is_asked_before_our_own_close_is_sent() {
+    let (held, far) = hold_tcp(Arc::default()).await;
+    held.requests.send(Request::End(Asked::Shutdown)).unwrap();
+    let mut peer = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+    while let Some(Ok(_)) = peer.next().await {}
+    drop(peer);
+    let (end, ..) = held.finished().await;
+    assert_eq!(end.received.map(|frame| frame.code), Some(1000));
+    assert_eq!(end.tcp_info.unwrap().state, "ESTAB");
 }

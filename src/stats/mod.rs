@@ -4,27 +4,24 @@
 //! guard, the next scrape no longer has them.
 
 mod histogram;
+mod history;
 mod registry;
 
-use std::collections::VecDeque;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 pub(crate) use histogram::{Buckets, Histogram, HistogramSnapshot};
+pub(crate) use history::{History, PastEnd};
 pub(crate) use registry::{EntryGuard, ListenerGuard, ListenerStats, Registry};
 
-use crate::proto::close::Cause;
-use crate::proto::event::{DialFailure, End, Event, Phase};
-
-/// Ends remembered per target.
-const HISTORY: usize = 20;
+use crate::proto::event::{Event, Facts, Phase};
 
 /// Whom the numbers are about: what exporters show of a target. Holds no secret.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Identity {
-    /// The `target` label.
+    /// Unique. The `target` label, or of a target that fans out `NAME[INDEX]`.
     pub(crate) name: Arc<str>,
     /// The URL without userinfo and query.
     pub(crate) url: Box<str>,
@@ -32,6 +29,29 @@ pub(crate) struct Identity {
     pub(crate) protocol: &'static str,
     /// The target's own labels, sorted by name.
     pub(crate) labels: Arc<[(Box<str>, Box<str>)]>,
+    /// Of which target's addresses it is one.
+    pub(crate) fan_out: Option<Box<FanOut>>,
+}
+
+/// One address among those of a target.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub(crate) struct FanOut {
+    /// The target's name: the `target` label.
+    pub(crate) target: Arc<str>,
+    /// The `address_index` label.
+    pub(crate) index: u32,
+}
+
+impl Identity {
+    /// The `target` label: the same for all addresses of a target.
+    pub(crate) fn target(&self) -> &Arc<str> {
+        self.fan_out.as_ref().map_or(&self.name, |one| &one.target)
+    }
+
+    /// The `address_index` label.
+    pub(crate) fn address_index(&self) -> Option<u32> {
+        self.fan_out.as_ref().map(|one| one.index)
+    }
 }
 
 /// What a target's task is doing.
@@ -113,6 +133,11 @@ pub(crate) struct TargetStats {
     phase_micros: [AtomicU32; Phase::ALL.len()],
     rtt: Mutex<Histogram>,
     history: Mutex<Option<Box<History>>>,
+    /// When the certificate that was last presented ends; `u64::MAX` while none is known. In Unix
+    /// seconds, for some end in the year 9999, which nanoseconds do not reach.
+    certificate_not_after: Number,
+    /// Of the present connection, or the last.
+    facts: Mutex<Option<Arc<Facts>>>,
     epoch: Instant,
 }
 
@@ -123,23 +148,6 @@ struct Uptime {
     sum: u64,
     /// When the present connection came up.
     since: Option<NonZeroU64>,
-}
-
-/// What is only there once something went wrong.
-#[derive(Debug, Default)]
-pub(crate) struct History {
-    /// Ends by cause, in the order of [`Cause::ALL`].
-    pub(crate) causes: [u64; Cause::ALL.len()],
-    /// Newest first.
-    pub(crate) ends: VecDeque<PastEnd>,
-    pub(crate) last_failure: Option<DialFailure>,
-}
-
-/// An end, and when the connection came back.
-#[derive(Debug)]
-pub(crate) struct PastEnd {
-    pub(crate) end: End,
-    pub(crate) recovered_after: Option<Duration>,
 }
 
 impl TargetStats {
@@ -167,6 +175,8 @@ impl TargetStats {
             phase_micros: std::array::from_fn(|_| AtomicU32::new(u32::MAX)),
             rtt: Mutex::new(Histogram::new(buckets)),
             history: Mutex::new(None),
+            certificate_not_after: Number(AtomicU64::new(u64::MAX)),
+            facts: Mutex::new(None),
             epoch,
         };
         stats.set_state(State::Connecting);
@@ -234,6 +244,18 @@ impl TargetStats {
         read(lock(&self.history).as_deref())
     }
 
+    /// When the certificate that was last presented ends, whether or not it was accepted.
+    pub(crate) fn certificate_not_after(&self) -> Option<SystemTime> {
+        Some(self.certificate_not_after.get())
+            .filter(|seconds| *seconds != u64::MAX)
+            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
+    }
+
+    /// What was learned of the present connection, or of the last when it was made.
+    pub(crate) fn facts(&self) -> Option<Arc<Facts>> {
+        lock(&self.facts).clone()
+    }
+
     /// A reload gave the target another name, label or set of buckets.
     pub(crate) fn retune(&self, identity: Arc<Identity>, buckets: &Buckets) {
         *lock(&self.identity) = identity;
@@ -248,6 +270,10 @@ impl TargetStats {
                 let count = &self.failures[failure.phase as usize];
                 count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
                 self.set_phase_times(&failure.times);
+                // A dial that got no certificate to see leaves the last one standing.
+                if let Some(not_after) = failure.certificate_not_after {
+                    self.set_certificate_not_after(Some(not_after));
+                }
                 self.with_history_mut(|history| history.last_failure = Some((**failure).clone()));
             }
             Event::Established(up) => {
@@ -255,15 +281,12 @@ impl TargetStats {
                 self.connects.add(1);
                 self.connection_start.set(unix_nanos(up.at));
                 self.set_state(State::Established);
+                // A connection without a certificate leaves none of an earlier one to watch.
+                let tls = up.facts.as_ref().and_then(|facts| facts.tls);
+                self.set_certificate_not_after(tls.and_then(|tls| tls.not_after));
+                lock(&self.facts).clone_from(&up.facts);
                 if let Some(recovered) = up.recovered {
-                    self.with_history_mut(|history| {
-                        let newest = history.ends.front_mut();
-                        if let Some(past) =
-                            newest.filter(|p| p.end.outage_id == recovered.outage_id)
-                        {
-                            past.recovered_after = Some(recovered.after);
-                        }
-                    });
+                    self.with_history_mut(|history| history.recovered(recovered));
                 }
             }
             Event::PingSent { retry, .. } => {
@@ -287,14 +310,7 @@ impl TargetStats {
                 self.disconnects.add(1);
                 self.last_disconnect.set(unix_nanos(end.at));
                 self.set_state(State::Waiting);
-                self.with_history_mut(|history| {
-                    history.causes[end.cause as usize] += 1;
-                    history.ends.truncate(HISTORY - 1);
-                    history.ends.push_front(PastEnd {
-                        end: (**end).clone(),
-                        recovered_after: None,
-                    });
-                });
+                self.with_history_mut(|history| history.ended(end));
             }
             Event::Waiting { .. } => self.set_state(State::Waiting),
             Event::Stopped => self.set_state(State::Stopped),
@@ -331,6 +347,12 @@ impl TargetStats {
             });
             slot.store(micros, Relaxed);
         }
+    }
+
+    fn set_certificate_not_after(&self, at: Option<SystemTime>) {
+        // One that ended before 1970 has ended as well at its beginning.
+        let seconds = at.map(|at| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
+        self.certificate_not_after.set(seconds.unwrap_or(u64::MAX));
     }
 
     fn with_history_mut(&self, write: impl FnOnce(&mut History)) {

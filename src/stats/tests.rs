@@ -1,6 +1,7 @@
 use super::*;
-use crate::proto::close::Initiator;
-use crate::proto::event::{Established, Recovered};
+use crate::proto::close::{Cause, CloseFrame, Initiator};
+use crate::proto::event::{DialFailure, End, Established, Recovered, TcpInfo, TlsFacts};
+use crate::proto::reconnect::Advice;
 
 fn identity() -> Arc<Identity> {
     Arc::new(Identity {
@@ -8,6 +9,7 @@ fn identity() -> Arc<Identity> {
         url: "ws://example.com/ws".into(),
         protocol: "websocket",
         labels: [].into(),
+        fan_out: None,
     })
 }
 
@@ -111,7 +113,7 @@ fn a_recovery_is_written_to_the_end_it_follows_and_only_twenty_ends_are_kept() {
     stats.apply(&Event::Established(back));
     stats.with_history(|history| {
         let history = history.expect("something ended");
-        assert_eq!(history.ends.len(), HISTORY);
+        assert_eq!(history.ends.len(), history::ENDS);
         let ids: Vec<u64> = history.ends.iter().map(|p| p.end.outage_id).collect();
         assert_eq!((ids[0], ids[19]), (25, 6));
         let recovered: Vec<_> = history.ends.iter().map(|p| p.recovered_after).collect();
@@ -131,4 +133,139 @@ fn a_successor_of_the_same_name_survives_its_predecessors_guard() {
     assert_eq!(registry.target_count(), 1);
     drop(second);
     assert_eq!(registry.target_count(), 0);
+}
+
+fn with_tls(not_after: Option<SystemTime>) -> Event {
+    let Event::Established(mut up) = up() else {
+        unreachable!("up() is Established");
+    };
+    let tls = TlsFacts {
+        version: "TLSv1.3",
+        cipher: "TLS13_AES_256_GCM_SHA384",
+        not_after,
+    };
+    up.facts = Some(Arc::new(Facts {
+        tls: Some(tls),
+        ..Facts::default()
+    }));
+    Event::Established(up)
+}
+
+fn dial_failed(certificate_not_after: Option<SystemTime>) -> Event {
+    Event::DialFailed(Box::new(DialFailure {
+        at: SystemTime::now(),
+        phase: Phase::Tls,
+        message: "the certificate expired".into(),
+        status: None,
+        times: Default::default(),
+        attempts: 1,
+        certificate_not_after,
+        advice: Advice::Backoff,
+    }))
+}
+
+#[test]
+fn the_certificate_s_end_is_that_of_the_last_one_presented_accepted_or_not() {
+    let stats = TargetStats::new(identity(), &Buckets::default(), Instant::now());
+    let at = |seconds| Some(UNIX_EPOCH + Duration::from_secs(seconds));
+    // The last second of the year 9999: "no end", as certificates say it.
+    let never = 253_402_300_799;
+    for (event, expected) in [
+        (dial_failed(None), None),
+        (dial_failed(at(500)), at(500)),
+        (with_tls(at(never)), at(never)),
+        (Event::Ended(Box::new(end(1))), at(never)),
+        (dial_failed(None), at(never)),
+        (dial_failed(at(700)), at(700)),
+        (
+            dial_failed(Some(UNIX_EPOCH - Duration::from_secs(9))),
+            at(0),
+        ),
+        (with_tls(at(900)), at(900)),
+        (up(), None),
+    ] {
+        stats.apply(&event);
+        assert_eq!(stats.certificate_not_after(), expected, "{event:?}");
+    }
+}
+
+#[test]
+fn what_was_learned_is_kept_until_the_next_connection() {
+    let stats = TargetStats::new(identity(), &Buckets::default(), Instant::now());
+    let tls = |stats: &TargetStats| stats.facts().is_some_and(|facts| facts.tls.is_some());
+    assert!(stats.facts().is_none());
+    stats.apply(&with_tls(None));
+    stats.apply(&Event::Ended(Box::new(end(1))));
+    stats.apply(&dial_failed(None));
+    assert!(tls(&stats));
+    stats.apply(&up());
+    assert!(stats.facts().is_none());
+}
+
+/// An end with all there can be, of a Close reason of this many bytes, and `headers` headers with
+/// values of `length` bytes.
+fn full(reason: usize, headers: usize, length: usize) -> End {
+    let reason = "r".repeat(reason);
+    let header = |n| (format!("x-amzn-{n:08}").into(), "v".repeat(length).into());
+    End {
+        message: format!("peer refused us (Close 4401 \"{reason}\")").into(),
+        received: Some(CloseFrame::new(4401, &reason)),
+        sent: Some(CloseFrame::new(4401, &reason)),
+        local: Some(([10, 0, 0, 1], 40_000).into()),
+        peer: Some(([10, 0, 0, 7], 443).into()),
+        facts: Some(Arc::new(Facts {
+            subprotocol: Some("v2.chat".into()),
+            proxy: Some("http://proxy.example.com:3128".into()),
+            tls: Some(TlsFacts {
+                version: "TLSv1.3",
+                cipher: "TLS13_AES_256_GCM_SHA384",
+                not_after: Some(UNIX_EPOCH),
+            }),
+            headers: (0..headers).map(header).collect(),
+        })),
+        tcp_info: Some(TcpInfo {
+            state: "CLOSE-WAIT",
+            rtt: Duration::from_micros(1_500),
+            rtt_variation: Duration::from_micros(700),
+            retransmits: 5,
+            unacked: 3,
+        }),
+        ..end(1)
+    }
+}
+
+#[test]
+fn a_kept_end_takes_a_kilobyte_at_most_whatever_headers_the_peer_sent() {
+    for (reason, headers, length, kept) in [
+        (123, 12, 128, 1),
+        (123, 12, 16, 2),
+        (13, 5, 20, 5),
+        (0, 12, 128, 3),
+        (0, 1_000, 128, 3),
+        (0, 0, 0, 0),
+    ] {
+        let stats = TargetStats::new(identity(), &Buckets::default(), Instant::now());
+        let end = full(reason, headers, length);
+        for _ in 0..100 {
+            stats.apply(&Event::Ended(Box::new(end.clone())));
+        }
+        stats.with_history(|history| {
+            let history = history.expect("something ended");
+            assert!(history.ends.capacity() <= history::ENDS + 4);
+            let past = &history.ends[0];
+            assert!(past.size() <= 1024, "{} bytes", past.size());
+            let facts = past.end.facts.as_ref().expect("facts");
+            let all = end.facts.as_ref().expect("facts");
+            assert_eq!(facts.headers[..], all.headers[..facts.headers.len()]);
+            assert_eq!(facts.headers.len(), kept, "{} bytes", past.size());
+            assert_eq!((&facts.proxy, facts.tls), (&all.proxy, all.tls));
+        });
+    }
+}
+
+#[test]
+fn what_every_target_has_stays_small() {
+    // All targets pay for each field, those without TLS and without trouble too.
+    let size = size_of::<TargetStats>();
+    assert!(size <= 320, "{size} bytes");
 }

@@ -413,4 +413,4 @@ impl<'a, I: ExactSizeIterator<Item = &'a Arc<str>> + Clone> fmt::Display for Nam
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -3,14 +3,15 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::fan_out::is_another_address;
 use crate::config::Target;
 
 /// The difference between the targets that run and the targets wanted, by name.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Plan {
-    /// Names that are new.
+    /// Names that are new, or another address than the one that stops.
     pub(super) start: Vec<Arc<Target>>,
-    /// Names that are gone.
+    /// Names that are gone, or start again as another address; before all else.
     pub(super) stop: Vec<Arc<str>>,
     /// Names whose connection is another: the old one ends before the new one is dialled.
     pub(super) replace: Vec<Arc<Target>>,
@@ -26,8 +27,14 @@ pub(super) fn plan(desired: &[Arc<Target>], running: &[Arc<Target>]) -> Plan {
     let mut old: HashMap<&str, &Arc<Target>> = by_name(running);
     let mut plan = Plan::default();
     for target in desired {
-        match old.remove(&*target.identity.name) {
+        let name = &*target.identity.name;
+        match old.remove(name) {
             None => plan.start.push(target.clone()),
+            Some(before) if is_another_address(before, target) => {
+                // Stopped by what is left of the old, and started anew.
+                old.insert(name, before);
+                plan.start.push(target.clone());
+            }
             Some(before) if !before.same_connection(target) => plan.replace.push(target.clone()),
             Some(before) if before != target => plan.retune.push(target.clone()),
             Some(_) => plan.kept += 1,
@@ -73,6 +80,7 @@ pub(super) mod tests {
                 url: url.as_str().into(),
                 protocol: "websocket",
                 labels: [("shade".into(), label.to_string().into())].into(),
+                fan_out: None,
             }),
             url: Secret::new(url.into()),
             connection: Arc::new(ConnectionOptions::default()),

@@ -97,6 +97,8 @@ fn filter(level: LogLevel) -> Targets {
     Targets::new()
         .with_default(ours.min(LevelFilter::WARN))
         .with_target("ws_keepalive", ours)
+        // It repeats as an error what the failed dial says in words.
+        .with_target("rustls_platform_verifier", LevelFilter::OFF)
 }
 
 /// A panic is a line like any other: with its place, in the format asked for, through the queue.

@@ -20,6 +20,7 @@ use prometheus::core::{Collector, Desc};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, MetricType};
 
+use crate::config::tls_files;
 use crate::proto::close::Cause;
 use crate::proto::event::Phase;
 use crate::stats::{HistogramSnapshot, Identity, ListenerStats, Registry, State, TargetStats};
@@ -199,6 +200,11 @@ const FAMILIES: &[Family] = &[
         series: Series::Count(|s| s.sent_bytes.get()),
     },
     Family {
+        name: "ws_keepalive_tls_certificate_not_after_seconds",
+        help: "Unix time at which the certificate chain that was last presented ends.",
+        series: Series::Gauge(|s| s.certificate_not_after().map(|at| unix_seconds(Some(at)))),
+    },
+    Family {
         name: "ws_keepalive_target_info",
         help: "What the target is: its URL without userinfo and query, and its protocol.",
         series: Series::TargetInfo,
@@ -212,6 +218,11 @@ const FAMILIES: &[Family] = &[
         name: "ws_keepalive_config_last_reload_success_timestamp_seconds",
         help: "Unix time at which a configuration was last applied; 0 before the first.",
         series: Series::ProcessGauge(|r| r.reload_success_time.load(Relaxed) as f64),
+    },
+    Family {
+        name: "ws_keepalive_tls_files_last_reload_successful",
+        help: "Whether the TLS files could be used when they were last read (1) or not (0).",
+        series: Series::ProcessGauge(|_| tls_files::files_are_good().into()),
     },
     Family {
         name: "ws_keepalive_accept_errors_total",
@@ -273,20 +284,25 @@ impl Snapshot {
     }
 }
 
-/// `target`, the target's own labels, and `more`, which wins over a label of the same name.
+/// `target`, `address_index` of one that fans out, the target's own labels, and `more`, which wins
+/// over a label of the same name.
 fn target_attributes<const N: usize>(
     identity: &Identity,
     more: [(&'static str, Arc<str>); N],
 ) -> Attributes {
     let ours = |name: &str| name == "target" || more.iter().any(|(key, _)| *key == name);
-    let mut attributes = Vec::with_capacity(1 + identity.labels.len() + N);
+    let mut attributes = Vec::with_capacity(2 + identity.labels.len() + N);
     for (name, value) in identity.labels.iter().filter(|(name, _)| !ours(name)) {
         attributes.push(attribute(Key::new(Arc::from(&**name)), Arc::from(&**value)));
     }
     attributes.push(attribute(
         Key::from_static_str("target"),
-        identity.name.clone(),
+        identity.target().clone(),
     ));
+    if let Some(index) = identity.address_index() {
+        let key = Key::from_static_str("address_index");
+        attributes.push(attribute(key, index.to_string().into()));
+    }
     for (name, value) in more.iter() {
         attributes.push(attribute(Key::from_static_str(name), value.clone()));
     }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tracing::{Level, debug, info, warn};
 
+use super::evidence::{Fields, agreed, certificate_time, trouble, way, who};
 use super::targets_json::asked_for;
 use super::words::{age, escape, exact, from_fn, outage_id};
 use crate::proto::event::{DialFailure, End, Established, Event, Phase};
@@ -66,6 +67,8 @@ fn established(stats: &TargetStats, up: &Established) {
     let target = &*stats.identity().name;
     let peer = up.peer.map(tracing::field::display);
     let took: Duration = up.times.iter().flatten().sum();
+    let facts = up.facts.as_deref();
+    let known = Fields::of(facts);
     match up.recovered {
         Some(recovered) => info!(
             target: LOG,
@@ -75,6 +78,14 @@ fn established(stats: &TargetStats, up: &Established) {
             after_seconds = recovered.after.as_secs_f64(),
             attempt = up.attempts,
             peer,
+            proxy = known.proxy,
+            tls_version = known.tls_version,
+            tls_cipher = known.tls_cipher,
+            certificate_not_after = known.certificate_not_after,
+            subprotocol = known.subprotocol.as_deref(),
+            server = known.server,
+            via = known.via,
+            headers = known.headers,
             "{target} back after {}, attempt {}",
             exact(recovered.after),
             up.attempts,
@@ -86,9 +97,18 @@ fn established(stats: &TargetStats, up: &Established) {
             attempt = up.attempts,
             dial_seconds = took.as_secs_f64(),
             peer,
-            "{target} established in {}{}{}",
+            proxy = known.proxy,
+            tls_version = known.tls_version,
+            tls_cipher = known.tls_cipher,
+            certificate_not_after = known.certificate_not_after,
+            subprotocol = known.subprotocol.as_deref(),
+            server = known.server,
+            via = known.via,
+            headers = known.headers,
+            "{target} established in {}{}{}{}",
             phases(up),
-            via(up.peer),
+            way(" ", up.peer, facts),
+            agreed(facts),
             attempt(up.attempts),
         ),
     }
@@ -97,6 +117,8 @@ fn established(stats: &TargetStats, up: &Established) {
 fn ended(stats: &TargetStats, end: &End) {
     let target = &*stats.identity().name;
     let reason = end.received.as_ref().map(|frame| escape(&frame.reason));
+    let known = Fields::of(end.facts.as_deref());
+    let tcp = end.tcp_info;
     macro_rules! line {
         ($level:ident, $event:literal) => {
             $level!(
@@ -116,6 +138,19 @@ fn ended(stats: &TargetStats, end: &End) {
                 sent_code = end.sent.as_ref().map(|frame| frame.code),
                 local = end.local.map(tracing::field::display),
                 peer = end.peer.map(tracing::field::display),
+                proxy = known.proxy,
+                tls_version = known.tls_version,
+                tls_cipher = known.tls_cipher,
+                certificate_not_after = known.certificate_not_after,
+                subprotocol = known.subprotocol.as_deref(),
+                server = known.server,
+                via = known.via,
+                headers = known.headers,
+                tcp_state = tcp.map(|tcp| tcp.state),
+                tcp_rtt_seconds = tcp.map(|tcp| tcp.rtt.as_secs_f64()),
+                tcp_rtt_variation_seconds = tcp.map(|tcp| tcp.rtt_variation.as_secs_f64()),
+                tcp_retransmits = tcp.map(|tcp| tcp.retransmits),
+                tcp_unacked = tcp.map(|tcp| tcp.unacked),
                 "{target} {}: {}",
                 $event,
                 sentence(end),
@@ -146,7 +181,14 @@ fn sentence(end: &End) -> impl fmt::Display {
             1 => f.write_str("; 1 ping unanswered")?,
             n => write!(f, "; {n} pings unanswered")?,
         }
-        end.peer.map_or(Ok(()), |peer| write!(f, "; via {peer}"))
+        let facts = end.facts.as_deref();
+        write!(
+            f,
+            "{}{}{}",
+            trouble(end),
+            way("; ", end.peer, facts),
+            who(facts)
+        )
     })
 }
 
@@ -162,6 +204,7 @@ fn dial_failed(stats: &TargetStats, failure: &DialFailure, again: bool) {
     macro_rules! line {
         ($level:ident) => {{
             let target = &*stats.identity().name;
+            let not_after = failure.certificate_not_after.map(certificate_time);
             $level!(
                 target: LOG,
                 event = "dial_failed",
@@ -169,6 +212,7 @@ fn dial_failed(stats: &TargetStats, failure: &DialFailure, again: bool) {
                 phase = failure.phase.as_str(),
                 status = failure.status,
                 attempts = failure.attempts,
+                certificate_not_after = not_after,
                 "{target} cannot connect ({}): {}{}",
                 failure.phase,
                 escape(&failure.message),
@@ -277,10 +321,6 @@ fn phases(up: &Established) -> impl fmt::Display {
         }
         f.write_str(if known.count() == 0 { "" } else { ")" })
     })
-}
-
-fn via(peer: Option<std::net::SocketAddr>) -> impl fmt::Display {
-    from_fn(move |f| peer.map_or(Ok(()), |peer| write!(f, " via {peer}")))
 }
 
 fn attempt(attempts: u32) -> impl fmt::Display {

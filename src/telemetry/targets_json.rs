@@ -6,11 +6,10 @@ use std::net::SocketAddr;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
-use super::words;
+use super::{evidence, words};
 use crate::proto::close::{Cause, CloseFrame};
-use crate::proto::event::DialFailure;
+use crate::proto::event::{DialFailure, End, Facts, TcpInfo, TlsFacts};
 use crate::stats::{History, PastEnd, Registry, TargetStats};
 
 /// Every target, by name.
@@ -19,10 +18,12 @@ pub(crate) struct TargetsJson {
     pub(crate) targets: Vec<TargetJson>,
 }
 
-/// One target. Times are RFC 3339 with milliseconds; what is not known is null.
+/// One target. Times are RFC 3339, our own with milliseconds; what is not known is null.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct TargetJson {
     pub(crate) name: String,
+    /// Which of the target's addresses, if it fans out.
+    pub(crate) address_index: Option<u32>,
     /// Without userinfo and query.
     pub(crate) url: String,
     pub(crate) protocol: Cow<'static, str>,
@@ -31,8 +32,10 @@ pub(crate) struct TargetJson {
     pub(crate) since: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) last_rtt_seconds: Option<f64>,
-    /// `{version, cipher, not_after}`; null without TLS.
-    pub(crate) tls: Option<Value>,
+    /// Of the last handshake that succeeded; null without TLS.
+    pub(crate) tls: Option<TlsJson>,
+    /// What the peer of the present connection chose, or of the last.
+    pub(crate) subprotocol: Option<String>,
     pub(crate) last_error: Option<ErrorJson>,
     /// Newest first, at most 20.
     pub(crate) ends: Vec<EndJson>,
@@ -68,12 +71,38 @@ pub(crate) struct EndJson {
     pub(crate) retries: u32,
     pub(crate) local: Option<SocketAddr>,
     pub(crate) peer: Option<SocketAddr>,
-    pub(crate) proxy: Option<Value>,
-    pub(crate) tls: Option<Value>,
-    pub(crate) headers: Option<Value>,
-    pub(crate) tcp_info: Option<Value>,
+    /// A URL without credentials.
+    pub(crate) proxy: Option<String>,
+    pub(crate) tls: Option<TlsJson>,
+    /// Of the 101, by lower-case name; values that came under one name are joined by `, `.
+    pub(crate) headers: Option<BTreeMap<String, String>>,
+    pub(crate) tcp_info: Option<TcpInfoJson>,
     /// From detection to the next connection; null while it is not back.
     pub(crate) recovered_after_seconds: Option<f64>,
+}
+
+/// What TLS agreed on.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TlsJson {
+    /// `TLSv1.2` or `TLSv1.3`.
+    pub(crate) version: Cow<'static, str>,
+    /// The cipher suite's IANA name.
+    pub(crate) cipher: Cow<'static, str>,
+    /// When the presented chain ends; whole seconds.
+    pub(crate) not_after: Option<String>,
+}
+
+/// What the kernel knew of a TCP connection when it ended.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub(crate) struct TcpInfoJson {
+    /// As ss(8) says it.
+    pub(crate) state: Cow<'static, str>,
+    pub(crate) rtt_seconds: f64,
+    pub(crate) rtt_variation_seconds: f64,
+    /// Segments sent again in the connection's life.
+    pub(crate) retransmits: u32,
+    /// Segments sent and not acknowledged.
+    pub(crate) unacked: u32,
 }
 
 /// A Close frame. Code 1005 is a Close without a code.
@@ -95,6 +124,8 @@ pub(crate) fn targets(registry: &Registry) -> TargetsJson {
 fn target(stats: &TargetStats) -> TargetJson {
     let identity = stats.identity();
     let labels = identity.labels.iter();
+    let facts = stats.facts();
+    let facts = facts.as_deref();
     let (last_error, ends) = stats.with_history(|history| match history {
         None => (None, Vec::new()),
         Some(history) => (
@@ -103,7 +134,8 @@ fn target(stats: &TargetStats) -> TargetJson {
         ),
     });
     TargetJson {
-        name: identity.name.as_ref().to_owned(),
+        name: identity.target().as_ref().to_owned(),
+        address_index: identity.address_index(),
         url: identity.url.as_ref().to_owned(),
         protocol: identity.protocol.into(),
         state: stats.state().as_str().into(),
@@ -112,7 +144,8 @@ fn target(stats: &TargetStats) -> TargetJson {
             .map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()))
             .collect(),
         last_rtt_seconds: stats.last_rtt().map(|rtt| rtt.as_secs_f64()),
-        tls: None,
+        tls: facts.and_then(|facts| facts.tls).map(tls),
+        subprotocol: facts.and_then(|facts| facts.subprotocol.as_deref().map(escaped)),
         last_error,
         ends,
     }
@@ -145,7 +178,7 @@ fn failed(dial: &DialFailure) -> ErrorJson {
     }
 }
 
-fn ended(end: &crate::proto::event::End) -> ErrorJson {
+fn ended(end: &End) -> ErrorJson {
     ErrorJson {
         at: rfc3339(end.at),
         phase: None,
@@ -161,6 +194,7 @@ fn end(past: &PastEnd) -> EndJson {
         recovered_after,
     } = past;
     let seconds = |duration: Option<Duration>| duration.map(|d| d.as_secs_f64());
+    let facts = end.facts.as_deref();
     EndJson {
         at: rfc3339(end.at),
         outage_id: words::outage_id(end.outage_id),
@@ -176,10 +210,10 @@ fn end(past: &PastEnd) -> EndJson {
         retries: end.retries,
         local: end.local,
         peer: end.peer,
-        proxy: None,
-        tls: None,
-        headers: None,
-        tcp_info: None,
+        proxy: facts.and_then(|facts| facts.proxy.as_deref().map(escaped)),
+        tls: facts.and_then(|facts| facts.tls).map(tls),
+        headers: facts.and_then(headers),
+        tcp_info: end.tcp_info.map(tcp_info),
         recovered_after_seconds: seconds(*recovered_after),
     }
 }
@@ -187,8 +221,34 @@ fn end(past: &PastEnd) -> EndJson {
 fn close(frame: &CloseFrame) -> CloseJson {
     CloseJson {
         code: frame.code,
-        reason: words::escape(&frame.reason).into_owned(),
+        reason: escaped(&frame.reason),
     }
+}
+
+fn tls(facts: TlsFacts) -> TlsJson {
+    TlsJson {
+        version: facts.version.into(),
+        cipher: facts.cipher.into(),
+        not_after: facts.not_after.map(evidence::certificate_time),
+    }
+}
+
+fn headers(facts: &Facts) -> Option<BTreeMap<String, String>> {
+    Some(evidence::headers(facts)).filter(|headers| !headers.is_empty())
+}
+
+fn tcp_info(info: TcpInfo) -> TcpInfoJson {
+    TcpInfoJson {
+        state: info.state.into(),
+        rtt_seconds: info.rtt.as_secs_f64(),
+        rtt_variation_seconds: info.rtt_variation.as_secs_f64(),
+        retransmits: info.retransmits,
+        unacked: info.unacked,
+    }
+}
+
+fn escaped(text: &str) -> String {
+    words::escape(text).into_owned()
 }
 
 fn rfc3339(at: SystemTime) -> String {
@@ -232,138 +292,19 @@ fn row(target: &TargetJson, now: SystemTime) -> [String; 6] {
     };
     let last = target.ends.first();
     let rtt = target.last_rtt_seconds;
+    let name = words::escape(&target.name);
     [
-        words::escape(&target.name).into_owned(),
+        match target.address_index {
+            Some(index) => format!("{name}[{index}]"),
+            None => name.into_owned(),
+        },
         target.state.clone().into_owned(),
         ago.map_or("-".to_owned(), |ago| format!("{} ago", words::coarse(ago))),
         rtt.map_or("-".to_owned(), |rtt| format!("{:.1} ms", rtt * 1e3)),
         last.map_or(drops.clone(), |end| format!("{drops} ({})", end.cause)),
-        words::escape(&target.url).into_owned(),
+        escaped(&target.url),
     ]
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::proto::close::Initiator;
-    use crate::proto::event::{End, Event, Phase};
-    use crate::proto::reconnect::Advice;
-    use crate::stats::{Buckets, EntryGuard, Identity};
-    use std::sync::Arc;
-    use std::time::UNIX_EPOCH;
-
-    fn target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
-        let identity = Identity {
-            name: name.into(),
-            url: format!("ws://{name}.example.com/ws").into(),
-            protocol: "websocket",
-            labels: [("region".into(), "eu".into())].into(),
-        };
-        registry.target(Arc::new(identity), &Buckets::default())
-    }
-
-    fn at(millis: u64) -> SystemTime {
-        UNIX_EPOCH + Duration::from_millis(1_700_000_000_000 + millis)
-    }
-
-    fn end(millis: u64, cause: Cause) -> Event {
-        Event::Ended(Box::new(End {
-            at: at(millis),
-            outage_id: 0xabc,
-            cause,
-            initiator: Initiator::Peer,
-            message: "peer closed".into(),
-            received: Some(CloseFrame::new(1001, "by\u{1b}e")),
-            sent: None,
-            age: Duration::from_millis(3_723_500),
-            since_last_frame_in: Some(Duration::from_secs(60)),
-            since_last_frame_out: None,
-            outstanding_pings: 2,
-            retries: 1,
-            local: None,
-            peer: Some(([10, 0, 0, 7], 443).into()),
-            facts: None,
-            tcp_info: None,
-        }))
-    }
-
-    fn dial(millis: u64) -> Event {
-        Event::DialFailed(Box::new(DialFailure {
-            at: at(millis),
-            phase: Phase::Upgrade,
-            message: "503 Service Unavailable".into(),
-            status: Some(503),
-            times: Default::default(),
-            attempts: 4,
-            certificate_not_after: None,
-            advice: Advice::Backoff,
-        }))
-    }
-
-    #[test]
-    fn the_whole_json_of_a_target_with_an_end() {
-        let registry = Registry::new();
-        let edge = self::target(&registry, "edge");
-        edge.stats().apply(&end(0, Cause::ClosedGoingAway));
-        let json = targets(&registry);
-        let since = json.targets[0].since.clone();
-        let text = serde_json::to_string(&json).expect("JSON");
-        let golden = r#"{"targets":[{"name":"edge","url":"ws://edge.example.com/ws","protocol":"websocket","state":"waiting","since":"SINCE","labels":{"region":"eu"},"last_rtt_seconds":null,"tls":null,"last_error":{"at":"2023-11-14T22:13:20.000Z","phase":null,"cause":"closed_going_away","message":"peer closed","attempts":null},"ends":[{"at":"2023-11-14T22:13:20.000Z","outage_id":"0000000000000abc","cause":"closed_going_away","initiator":"peer","message":"peer closed","received":{"code":1001,"reason":"by\\u{1b}e"},"sent":null,"age_seconds":3723.5,"since_last_frame_in_seconds":60.0,"since_last_frame_out_seconds":null,"outstanding_pings":2,"retries":1,"local":null,"peer":"10.0.0.7:443","proxy":null,"tls":null,"headers":null,"tcp_info":null,"recovered_after_seconds":null}]}]}"#;
-        assert_eq!(text.replace(&since, "SINCE"), golden);
-        let read: TargetsJson = serde_json::from_str(&text).expect("what we wrote");
-        assert_eq!(read, json);
-    }
-
-    #[test]
-    fn nothing_wrong_means_no_error_and_no_ends() {
-        let registry = Registry::new();
-        let _edge = self::target(&registry, "edge");
-        let json = targets(&registry);
-        assert_eq!(
-            (&json.targets[0].last_error, json.targets[0].ends.len()),
-            (&None, 0)
-        );
-    }
-
-    #[test]
-    fn the_last_error_is_the_newest_of_dial_and_end_and_never_what_we_were_asked_to_do() {
-        let registry = Registry::new();
-        let edge = self::target(&registry, "edge");
-        let error = |event: &Event| {
-            edge.stats().apply(event);
-            let error = targets(&registry).targets.remove(0).last_error;
-            error.map(|e| (e.phase, e.cause, e.attempts))
-        };
-        let dialing = Some((Some("upgrade".into()), None, Some(4)));
-        let reset = Some((None, Some("reset".into()), None));
-        assert_eq!(error(&end(0, Cause::Replaced)), None);
-        assert_eq!(error(&dial(10)), dialing);
-        assert_eq!(error(&end(20, Cause::Reset)), reset);
-        assert_eq!(error(&end(30, Cause::Shutdown)), reset);
-        assert_eq!(error(&dial(40)), dialing);
-    }
-
-    #[test]
-    fn the_table_is_aligned_and_counts_drops() {
-        let registry = Registry::new();
-        let edge = self::target(&registry, "edge-tokyo");
-        let flaky = self::target(&registry, "flaky");
-        edge.stats().apply(&Event::Pong {
-            rtt: Some(Duration::from_micros(12_340)),
-            mismatch: false,
-        });
-        for n in 0..21 {
-            flaky.stats().apply(&end(n, Cause::PongTimeout));
-        }
-        let mut json = targets(&registry);
-        json.targets[0].since = rfc3339(at(0));
-        json.targets[1].since = rfc3339(at(0) + Duration::from_secs(190));
-        let text = table_at(&json, at(0) + Duration::from_secs(192));
-        let expected = "\
-TARGET      STATE       SINCE      RTT      DROPS               URL
-edge-tokyo  connecting  3m12s ago  12.3 ms  0                   ws://edge-tokyo.example.com/ws
-flaky       waiting     2s ago     -        20+ (pong_timeout)  ws://flaky.example.com/ws
-";
-        assert_eq!(text, expected, "{text}");
-    }
-}
+mod tests;

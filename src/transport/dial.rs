@@ -1,23 +1,26 @@
 //! From a target to a link: each step timed, bounded, and failing by its own name.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::{Duration, SystemTime};
 
-use base64::Engine;
-use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{self, HeaderMap, HeaderValue};
-use tokio::net::TcpStream;
+use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
-use url::Url;
 
+use super::exchange::Received;
 use super::io::Io;
+use super::proxy::{self, Destination, Proxy};
+use super::request;
+use super::resolver;
 use super::tcp;
-use super::upgrade::{self, UpgradeRequest};
+use super::tls::{self, TlsWatch};
+use super::trace::Trace;
+use super::upgrade::{self, Refusal, UpgradeRequest, Upgraded};
 use super::ws::WsLink;
-use crate::config::Target;
-use crate::proto::event::{Facts, Phase, PhaseTimes};
+use crate::config::{IpFamily, Place, ResolveTo, Target};
+use crate::os;
+use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::reconnect::Advice;
 
 /// A peer reached.
@@ -26,7 +29,7 @@ pub(crate) struct Dialed {
     pub(crate) times: PhaseTimes,
     /// What else was learned; `None` if there is nothing to tell.
     pub(crate) facts: Option<Arc<Facts>>,
-    /// The address that answered.
+    /// The address that answered: the proxy's, if there is one.
     pub(crate) peer: Option<SocketAddr>,
 }
 
@@ -39,7 +42,7 @@ pub(crate) struct DialError {
     pub(crate) status: Option<u16>,
     pub(crate) advice: Advice,
     pub(crate) times: PhaseTimes,
-    /// When the first certificate of the presented chain ends.
+    /// When the certificate of the presented chain that ends earliest does.
     pub(crate) certificate_not_after: Option<SystemTime>,
 }
 
@@ -50,6 +53,7 @@ struct Progress {
     since: Instant,
     overall: Instant,
     connect_timeout: Duration,
+    certificate_not_after: Option<SystemTime>,
 }
 
 impl Progress {
@@ -58,7 +62,8 @@ impl Progress {
         self.since = Instant::now();
     }
 
-    /// Runs one phase under its own limit and the whole dial's, and books its time.
+    /// Runs one phase under its own limit and the whole dial's, and books its time: after a
+    /// redirect the sum.
     async fn run<T>(
         &mut self,
         limit: (&str, Duration),
@@ -68,7 +73,8 @@ impl Progress {
         let (key, limit) = limit;
         let own = self.since + limit;
         let result = timeout_at(own.min(self.overall), work).await;
-        self.times[self.phase as usize] = Some(self.since.elapsed());
+        let time = &mut self.times[self.phase as usize];
+        *time = Some(time.unwrap_or_default() + self.since.elapsed());
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(failure)) => Err(self.failed(failure)),
@@ -86,13 +92,17 @@ impl Progress {
 
     fn failed(&self, failure: Failure) -> DialError {
         DialError {
-            phase: self.phase,
+            phase: failure.phase.unwrap_or(self.phase),
             message: failure.message,
             status: failure.status,
             advice: failure.advice,
             times: self.times,
-            certificate_not_after: None,
+            certificate_not_after: self.certificate_not_after,
         }
+    }
+
+    fn refused(&self, message: String) -> DialError {
+        self.failed(Failure::plain(message))
     }
 }
 
@@ -100,6 +110,8 @@ struct Failure {
     message: String,
     status: Option<u16>,
     advice: Advice,
+    /// The phase to blame, where it is not the one under way.
+    phase: Option<Phase>,
 }
 
 impl Failure {
@@ -108,12 +120,18 @@ impl Failure {
             message,
             status: None,
             advice: Advice::Backoff,
+            phase: None,
         }
     }
 }
 
 /// Reaches `target`'s peer and makes it speak WebSocket.
 pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
+    dial_traced(target, &mut Trace::default()).await
+}
+
+/// The same, for people who want to see what passed.
+pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Dialed, DialError> {
     let timeouts = &target.policy.timeouts;
     let now = Instant::now();
     let mut progress = Progress {
@@ -122,152 +140,423 @@ pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
         since: now,
         overall: now + timeouts.connect,
         connect_timeout: timeouts.connect,
+        certificate_not_after: None,
     };
-    let place = Place::of(target).map_err(|message| progress.failed(Failure::plain(message)))?;
+    // Resolving the configuration has parsed it before: an error here has no secret to show.
+    let first = Place::parse(target.url.expose())
+        .map_err(|error| progress.refused(format!("the url is broken: {error}")))?;
+    let mut place = first.clone();
+    let mut redirects = 0;
+    loop {
+        let dial = Dial {
+            target,
+            place: &place,
+            is_own: same_origin(&first, &place),
+        };
+        match dial.once(&mut progress, trace).await? {
+            Reached::Peer(dialed) => return Ok(*dialed),
+            Reached::Redirect(next) => {
+                redirects += 1;
+                place = followed(&place, &next, redirects, target.connection.max_redirects)
+                    .map_err(|message| progress.refused(message))?;
+            }
+        }
+    }
+}
 
-    let addresses = match tcp::literal(&place.host) {
-        Some(ip) => vec![(ip, place.port).into()],
-        None => {
-            progress.enter(Phase::Dns);
-            let host = place.host.as_str();
-            let lookup = async {
-                let found = tcp::resolve(host, place.port).await;
-                found.map_err(|error| {
-                    let words = tcp::os_words(&error);
-                    Failure::plain(format!("cannot resolve {host}: {words}"))
+fn same_origin(a: &Place, b: &Place) -> bool {
+    (a.secure, &a.host, a.port, &a.unix) == (b.secure, &b.host, b.port, &b.unix)
+}
+
+/// The place that redirect number `count` from `place` leads to.
+fn followed(place: &Place, location: &str, count: u32, most: u32) -> Result<Place, String> {
+    let next = place.join(location);
+    let next =
+        next.map_err(|error| format!("the peer redirects to a place that is none: {error}"))?;
+    if place.secure && !next.secure {
+        return Err(format!(
+            "the peer redirects from wss to ws, to {}: not followed, for what is sent would be \
+             readable on the way",
+            next.authority
+        ));
+    }
+    if count > most {
+        return Err(format!(
+            "more than {most} redirects (max_redirects), the last to {}",
+            next.authority
+        ));
+    }
+    Ok(next)
+}
+
+/// How one request to one place ended.
+enum Reached {
+    Peer(Box<Dialed>),
+    /// To this location, as it was sent.
+    Redirect(Box<str>),
+}
+
+/// One way to one place.
+struct Dial<'a> {
+    target: &'a Target,
+    place: &'a Place,
+    /// Whether this is where the target's url points, and not where a redirect led: credentials,
+    /// `resolve` and `server_name` are for that place alone.
+    is_own: bool,
+}
+
+/// The first hop.
+enum Hop {
+    Tcp(Vec<SocketAddr>),
+    Unix(Box<Path>),
+}
+
+impl Dial<'_> {
+    async fn once(&self, progress: &mut Progress, trace: &mut Trace) -> Result<Reached, DialError> {
+        let options = &self.target.connection;
+        let timeouts = &self.target.policy.timeouts;
+        progress.enter(Phase::Proxy);
+        let proxy = match &self.place.unix {
+            None => Proxy::of(&options.proxy, self.place),
+            Some(_) => Ok(None),
+        };
+        let proxy = proxy.map_err(|message| progress.refused(message))?;
+
+        let hop = self.first_hop(progress, proxy.as_ref()).await?;
+        let destination = self.destination(progress, proxy.as_ref()).await?;
+        let (mut io, peer) = self.connect(progress, &hop, trace).await?;
+
+        if let Some(proxy) = &proxy {
+            progress.enter(Phase::Proxy);
+            let opened = async {
+                let opened = proxy::tunnel(io, proxy, &options.proxy_tls, destination).await;
+                opened.map_err(|failure| Failure {
+                    message: failure.message,
+                    status: failure.status,
+                    advice: failure.advice,
+                    phase: None,
                 })
             };
-            let waited_for = || format!("no answer for the name {host}");
-            progress
-                .run(("dns_timeout", timeouts.dns), waited_for, lookup)
-                .await?
+            let waited_for = || format!("no tunnel through the proxy {}", proxy.shown);
+            io = progress
+                .run(("proxy_timeout", timeouts.proxy), waited_for, opened)
+                .await?;
         }
-    };
 
-    progress.enter(Phase::Tcp);
-    let connect = async {
-        let connected = tcp::connect(&addresses).await;
-        connected.map_err(|failed| Failure::plain(format!("cannot connect to {failed}")))
-    };
-    let waited_for = || {
-        let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-        format!("no connection to {}", listed.join(", "))
-    };
-    let stream: TcpStream = progress
-        .run(("tcp_timeout", timeouts.tcp), waited_for, connect)
-        .await?;
-
-    // Asked for while there is one: of a connection that was reset the kernel no longer tells.
-    let peer = stream.peer_addr().ok();
-
-    progress.enter(Phase::Upgrade);
-    let headers = request_headers(target, &place)
-        .map_err(|message| progress.failed(Failure::plain(message)))?;
-    let request = UpgradeRequest {
-        path: &place.path,
-        host: &place.authority,
-        headers,
-        subprotocols: &target.connection.subprotocols,
-        secrets: target.secrets(),
-    };
-    let received = Arc::new(AtomicUsize::new(0));
-    let upgrade = async {
-        let upgraded = upgrade::upgrade(Io::tcp(stream), request, received.clone()).await;
-        upgraded.map_err(|refusal| Failure {
-            message: refusal.message,
-            status: refusal.status,
-            advice: refusal.advice,
+        let (io, secured) = self.secure(progress, io, trace).await?;
+        let upgraded = self
+            .upgrade(progress, io, &secured, proxy.as_ref(), trace)
+            .await?;
+        Ok(match upgraded {
+            Agreed::Redirect(location) => Reached::Redirect(location),
+            Agreed::Upgraded(upgraded) => {
+                let facts = Facts {
+                    subprotocol: upgraded.subprotocol,
+                    proxy: proxy.map(|proxy| proxy.shown.into()),
+                    tls: secured.map(|(facts, _)| facts),
+                    headers: upgraded.headers,
+                };
+                let max = self.target.policy.max_message_size;
+                Reached::Peer(Box::new(Dialed {
+                    link: WsLink::client(upgraded.io, &upgraded.early, max),
+                    times: progress.times,
+                    facts: (facts != Facts::default()).then(|| Arc::new(facts)),
+                    peer,
+                }))
+            }
         })
-    };
-    let waited_for = || match received.load(Relaxed) {
-        0 => "no answer to the upgrade request".to_owned(),
-        1 => "the answer to the upgrade request stopped after 1 byte; not complete".to_owned(),
-        n => format!("the answer to the upgrade request stopped after {n} bytes; not complete"),
-    };
-    let upgraded = progress
-        .run(("upgrade_timeout", timeouts.upgrade), waited_for, upgrade)
-        .await?;
+    }
 
-    let max = target.policy.max_message_size;
-    Ok(Dialed {
-        link: WsLink::client(upgraded.io, &upgraded.early, max),
-        times: progress.times,
-        facts: upgraded.subprotocol.map(|subprotocol| {
-            Arc::new(Facts {
-                subprotocol: Some(subprotocol),
-                ..Facts::default()
+    /// Where the first connection goes: to the proxy, if there is one.
+    async fn first_hop(
+        &self,
+        progress: &mut Progress,
+        proxy: Option<&Proxy>,
+    ) -> Result<Hop, DialError> {
+        if let Some(proxy) = proxy {
+            let addresses = self
+                .resolve(progress, &proxy.host, None, proxy.port)
+                .await?;
+            return Ok(Hop::Tcp(addresses));
+        }
+        if let Some(path) = &self.place.unix {
+            return Ok(Hop::Unix(path.as_path().into()));
+        }
+        if let Some(ResolveTo::Unix(path)) = self.fixed().first() {
+            return Ok(Hop::Unix(path.as_path().into()));
+        }
+        self.addresses(progress).await.map(Hop::Tcp)
+    }
+
+    /// Where the proxy's tunnel leads; of no account without one.
+    async fn destination(
+        &self,
+        progress: &mut Progress,
+        proxy: Option<&Proxy>,
+    ) -> Result<Destination<'_>, DialError> {
+        let (host, port) = (self.place.host.as_str(), self.place.port);
+        let by_name = match proxy {
+            Some(proxy) => proxy.resolves_names() && self.fixed().is_empty(),
+            None => true,
+        };
+        if by_name {
+            return Ok(match self.place.literal() {
+                Some(ip) => Destination::Address((ip, port).into()),
+                None => Destination::Name(host, port),
+            });
+        }
+        let addresses = self.addresses(progress).await?;
+        match addresses.first() {
+            Some(address) => Ok(Destination::Address(*address)),
+            None => Err(progress.refused(format!("{host} has no address"))),
+        }
+    }
+
+    /// What `resolve` says.
+    fn fixed(&self) -> &[ResolveTo] {
+        match self.is_own {
+            true => &self.target.connection.address.resolve,
+            false => &[],
+        }
+    }
+
+    /// The addresses of the place: those of `resolve`, else what DNS says.
+    async fn addresses(&self, progress: &mut Progress) -> Result<Vec<SocketAddr>, DialError> {
+        let fixed = self.fixed();
+        let (host, port) = (self.place.host.as_str(), self.place.port);
+        if fixed.is_empty() {
+            let zone = self.place.zone.as_deref();
+            return self.resolve(progress, host, zone, port).await;
+        }
+        progress.enter(Phase::Dns);
+        let family = self.target.connection.address.family;
+        let mut addresses = Vec::with_capacity(fixed.len());
+        for resolve in fixed {
+            if let ResolveTo::Ip {
+                ip,
+                zone,
+                port: own,
+            } = resolve
+                && is_of(family, *ip)
+            {
+                let address = with_zone(*ip, zone.as_deref(), own.unwrap_or(port));
+                addresses.push(address.map_err(|message| progress.refused(message))?);
+            }
+        }
+        if addresses.is_empty() {
+            let message = "`resolve` has no address of the ip_family wanted".to_owned();
+            return Err(progress.refused(message));
+        }
+        Ok(addresses)
+    }
+
+    async fn resolve(
+        &self,
+        progress: &mut Progress,
+        host: &str,
+        zone: Option<&str>,
+        port: u16,
+    ) -> Result<Vec<SocketAddr>, DialError> {
+        let family = self.target.connection.address.family;
+        progress.enter(Phase::Dns);
+        if let Ok(ip) = host.parse() {
+            if !is_of(family, ip) {
+                let message = format!("{host} is not of the ip_family wanted");
+                return Err(progress.refused(message));
+            }
+            let address = with_zone(ip, zone, port).map_err(|message| progress.refused(message))?;
+            return Ok(vec![address]);
+        }
+        let lookup = async {
+            let found = resolver::resolve(host, port, family).await;
+            found.map_err(|error| {
+                let words = os::words(&error);
+                Failure::plain(format!("cannot resolve {host}: {words}"))
             })
-        }),
-        peer,
-    })
-}
-
-/// Where a URL points.
-struct Place {
-    host: String,
-    port: u16,
-    /// For the Host header: the port only where it is not the scheme's own.
-    authority: String,
-    /// Path and query.
-    path: String,
-    /// `user:password` of the URL, as Basic credentials (RFC 7617).
-    authorization: Option<String>,
-}
-
-impl Place {
-    fn of(target: &Target) -> Result<Self, String> {
-        // Resolving the configuration has parsed it before: an error here has no secret to show.
-        let url = Url::parse(target.url.expose()).map_err(|e| format!("the url is broken: {e}"))?;
-        let host = url.host_str().ok_or("the url has no host")?.to_owned();
-        let port = url.port_or_known_default().ok_or("the url has no port")?;
-        let authority = match url.port() {
-            Some(port) => format!("{host}:{port}"),
-            None => host.clone(),
         };
-        let path = match url.query() {
-            Some(query) => format!("{}?{query}", url.path()),
-            None => url.path().to_owned(),
-        };
-        let credentials = !url.username().is_empty() || url.password().is_some();
-        let authorization = credentials.then(|| {
-            let decode = |text: &str| percent_decode(text);
-            let mut pair = decode(url.username());
-            pair.push(b':');
-            pair.extend(decode(url.password().unwrap_or_default()));
-            format!("Basic {}", BASE64.encode(pair))
-        });
-        Ok(Self {
-            host,
-            port,
-            authority,
-            path,
-            authorization,
-        })
+        let waited_for = || format!("no answer for the name {host}");
+        let limit = ("dns_timeout", self.target.policy.timeouts.dns);
+        progress.run(limit, waited_for, lookup).await
     }
-}
 
-fn percent_decode(text: &str) -> Vec<u8> {
-    percent_encoding::percent_decode_str(text).collect()
-}
-
-/// The user's headers, secrets read now: a rotated token is used by the next dial.
-fn request_headers(target: &Target, place: &Place) -> Result<HeaderMap, String> {
-    let mut headers = HeaderMap::new();
-    if let Some(basic) = &place.authorization {
-        let mut value =
-            HeaderValue::from_str(basic).map_err(|_| "the url's credentials are broken")?;
-        value.set_sensitive(true);
-        headers.insert(header::AUTHORIZATION, value);
-    }
-    let mut replaced = Vec::new();
-    for (name, source) in &target.connection.headers {
-        let value = source.value(&|variable| std::env::var_os(variable));
-        let value = value.map_err(|error| format!("header {name}: {error}"))?;
-        if !replaced.contains(&name) {
-            headers.remove(name);
-            replaced.push(name);
+    async fn connect(
+        &self,
+        progress: &mut Progress,
+        hop: &Hop,
+        trace: &mut Trace,
+    ) -> Result<(Io, Option<SocketAddr>), DialError> {
+        progress.enter(Phase::Tcp);
+        let limit = ("tcp_timeout", self.target.policy.timeouts.tcp);
+        match hop {
+            Hop::Tcp(addresses) => {
+                trace.dialing(addresses);
+                let connect = async {
+                    let options = &self.target.connection.address;
+                    let connected = tcp::connect(addresses, options).await;
+                    connected
+                        .map_err(|failed| Failure::plain(format!("cannot connect to {failed}")))
+                };
+                let waited_for = || {
+                    let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
+                    format!("no connection to {}", listed.join(", "))
+                };
+                let stream = progress.run(limit, waited_for, connect).await?;
+                // Asked for while there is one: of a connection that was reset the kernel no
+                // longer tells.
+                let peer = stream.peer_addr().ok();
+                Ok((Io::tcp(stream), peer))
+            }
+            Hop::Unix(path) => {
+                let shown = path.display();
+                let connect = async {
+                    let connected = UnixStream::connect(path).await;
+                    connected.map_err(|error| {
+                        let words = os::words(&error);
+                        Failure::plain(format!("cannot connect to unix:{shown}: {words}"))
+                    })
+                };
+                let waited_for = || format!("no connection to unix:{shown}");
+                let stream = progress.run(limit, waited_for, connect).await?;
+                Ok((Io::unix(stream), None))
+            }
         }
-        headers.append(name.clone(), value);
     }
-    Ok(headers)
+
+    /// TLS, if the place wants it.
+    async fn secure(
+        &self,
+        progress: &mut Progress,
+        io: Io,
+        trace: &mut Trace,
+    ) -> Result<(Io, Option<(TlsFacts, TlsWatch)>), DialError> {
+        if !self.place.secure {
+            return Ok((io, None));
+        }
+        progress.enter(Phase::Tls);
+        let mut options = self.target.connection.tls.clone();
+        if !self.is_own && options.server_name.is_some() {
+            Arc::make_mut(&mut options).server_name = None;
+        }
+        let host = self.place.host.as_str();
+        let mut not_after = None;
+        let handshake = async {
+            let secured = tls::connect(io, host, &options).await;
+            secured.map_err(|failure| {
+                not_after = failure.not_after;
+                trace.presented(failure.chain);
+                Failure::plain(failure.message)
+            })
+        };
+        let waited_for = || {
+            format!(
+                "no TLS with {}: the handshake was not done",
+                self.place.authority
+            )
+        };
+        let limit = ("tls_timeout", self.target.policy.timeouts.tls);
+        let secured = progress.run(limit, waited_for, handshake).await;
+        let secured = secured.map_err(|error| DialError {
+            certificate_not_after: not_after.or(error.certificate_not_after),
+            ..error
+        })?;
+        progress.certificate_not_after = secured.facts.not_after;
+        trace.presented(secured.chain);
+        Ok((secured.io, Some((secured.facts, secured.watch))))
+    }
+
+    async fn upgrade(
+        &self,
+        progress: &mut Progress,
+        io: Io,
+        secured: &Option<(TlsFacts, TlsWatch)>,
+        proxy: Option<&Proxy>,
+        trace: &mut Trace,
+    ) -> Result<Agreed, DialError> {
+        progress.enter(Phase::Upgrade);
+        let options = &self.target.connection;
+        let headers = request::headers(self.target, self.place, self.is_own)
+            .map_err(|message| progress.refused(message))?;
+        let mut secrets = self.target.secrets();
+        secrets.extend(proxy.iter().flat_map(|proxy| proxy.secrets()));
+        let host = match &options.host_header {
+            Some(host) if self.is_own => host,
+            Some(_) | None => self.place.authority.as_str(),
+        };
+        trace.asking(&headers, |name| request::is_secret(options, name));
+        let request = UpgradeRequest {
+            path: &self.place.path,
+            host,
+            headers,
+            subprotocols: &options.subprotocols,
+            require_subprotocol: options.require_subprotocol,
+            follows: options.max_redirects > 0,
+            secrets: &secrets,
+        };
+        let received = Arc::<Received>::default();
+        let follows = options.max_redirects > 0;
+        let upgrade = async {
+            match upgrade::upgrade(io, request, received.clone(), trace).await {
+                Ok(upgraded) => Ok(Agreed::Upgraded(Box::new(upgraded))),
+                Err(Refusal {
+                    location: Some(location),
+                    ..
+                }) if follows => Ok(Agreed::Redirect(location.expose().clone())),
+                Err(refusal) => Err(self.judged(refusal, secured)),
+            }
+        };
+        let waited_for = || match received.bytes() {
+            0 => "no answer to the upgrade request".to_owned(),
+            1 => "the answer to the upgrade request stopped after 1 byte; not complete".to_owned(),
+            n => format!("the answer to the upgrade request stopped after {n} bytes; not complete"),
+        };
+        let limit = ("upgrade_timeout", self.target.policy.timeouts.upgrade);
+        progress.run(limit, waited_for, upgrade).await
+    }
+
+    /// A TLS 1.3 peer judges our certificate after our handshake is done: what then breaks the
+    /// upgrade is a failure of TLS.
+    fn judged(&self, refusal: Refusal, secured: &Option<(TlsFacts, TlsWatch)>) -> Failure {
+        let broken = refusal.status.is_none();
+        let by_tls = secured.as_ref().and_then(|(_, watch)| watch.failure());
+        match by_tls {
+            Some(message) if broken => Failure {
+                phase: Some(Phase::Tls),
+                ..Failure::plain(message)
+            },
+            Some(_) | None => Failure {
+                message: refusal.message,
+                status: refusal.status,
+                advice: refusal.advice,
+                phase: None,
+            },
+        }
+    }
 }
+
+/// What an upgrade request led to.
+enum Agreed {
+    Upgraded(Box<Upgraded>),
+    Redirect(Box<str>),
+}
+
+fn is_of(family: IpFamily, ip: std::net::IpAddr) -> bool {
+    match family {
+        IpFamily::Any => true,
+        IpFamily::V4 => ip.is_ipv4(),
+        IpFamily::V6 => ip.is_ipv6(),
+    }
+}
+
+fn with_zone(ip: std::net::IpAddr, zone: Option<&str>, port: u16) -> Result<SocketAddr, String> {
+    let mut address = SocketAddr::new(ip, port);
+    if let (SocketAddr::V6(v6), Some(zone)) = (&mut address, zone) {
+        let scope = tcp::scope_id(zone).map_err(|error| format!("[{ip}%{zone}]: {error}"))?;
+        v6.set_scope_id(scope);
+    }
+    Ok(address)
+}
+
+#[cfg(test)]
+mod secure_tests;
+#[cfg(test)]
+mod tests;

@@ -7,10 +7,12 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
+use tokio::net::{TcpStream, UnixStream};
+
+use super::tls::TlsStream;
 
 /// How much one system call reads at most.
-const READ_AHEAD: usize = 16 * 1024;
+pub(super) const READ_AHEAD: usize = 16 * 1024;
 
 thread_local! {
     /// One buffer for all connections of a thread: it is only used within a call.
@@ -21,6 +23,11 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) enum Io {
     Tcp(TcpStream, ReadAhead),
+    Unix(UnixStream, ReadAhead),
+    /// Our end is the client's; it holds the stream it runs over.
+    Tls(Box<TlsStream>),
+    /// Our end is the embedded server's.
+    ServerTls(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// The in-memory twin, for tests under simulated time.
     #[cfg(test)]
     Memory(super::memory::Wire),
@@ -41,9 +48,9 @@ struct Rest {
 }
 
 impl ReadAhead {
-    fn poll_read(
+    fn poll_read<S: AsyncRead + Unpin>(
         &mut self,
-        tcp: &mut TcpStream,
+        socket: &mut S,
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
@@ -58,11 +65,11 @@ impl ReadAhead {
             return Poll::Ready(Ok(()));
         }
         if buf.remaining() >= READ_AHEAD {
-            return Pin::new(tcp).poll_read(cx, buf);
+            return Pin::new(socket).poll_read(cx, buf);
         }
         SCRATCH.with_borrow_mut(|scratch| {
             let mut ahead = ReadBuf::new(scratch);
-            ready!(Pin::new(tcp).poll_read(cx, &mut ahead))?;
+            ready!(Pin::new(socket).poll_read(cx, &mut ahead))?;
             let (now, later) = ahead
                 .filled()
                 .split_at(buf.remaining().min(ahead.filled().len()));
@@ -84,10 +91,33 @@ impl Io {
         Self::Tcp(stream, ReadAhead::default())
     }
 
+    /// A connected unix socket.
+    pub(crate) fn unix(stream: UnixStream) -> Self {
+        Self::Unix(stream, ReadAhead::default())
+    }
+
+    /// A client's TLS whose handshake is done.
+    pub(super) fn tls(stream: TlsStream) -> Self {
+        Self::Tls(Box::new(stream))
+    }
+
+    /// A server's TLS whose handshake is done.
+    pub(crate) fn server_tls(stream: tokio_rustls::server::TlsStream<TcpStream>) -> Self {
+        Self::ServerTls(Box::new(stream))
+    }
+
     /// Our address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
+        self.tcp_stream().and_then(|tcp| tcp.local_addr().ok())
+    }
+
+    /// The TCP connection underneath it all, if there is one.
+    pub(crate) fn tcp_stream(&self) -> Option<&TcpStream> {
         match self {
-            Self::Tcp(tcp, _) => tcp.local_addr().ok(),
+            Self::Tcp(tcp, _) => Some(tcp),
+            Self::Unix(..) => None,
+            Self::Tls(tls) => tls.tcp_stream(),
+            Self::ServerTls(tls) => Some(tls.get_ref().0),
             #[cfg(test)]
             Self::Memory(_) => None,
         }
@@ -102,6 +132,9 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, ahead) => ahead.poll_read(tcp, cx, buf),
+            Self::Unix(unix, ahead) => ahead.poll_read(unix, cx, buf),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_read(cx, buf),
         }
@@ -116,6 +149,9 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_write(cx, buf),
+            Self::Unix(unix, _) => Pin::new(unix).poll_write(cx, buf),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_write(cx, buf),
         }
@@ -124,6 +160,9 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_flush(cx),
+            Self::Unix(unix, _) => Pin::new(unix).poll_flush(cx),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_flush(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_flush(cx),
         }
@@ -132,6 +171,9 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_shutdown(cx),
+            Self::Unix(unix, _) => Pin::new(unix).poll_shutdown(cx),
+            Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
+            Self::ServerTls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
             #[cfg(test)]
             Self::Memory(wire) => Pin::new(wire).poll_shutdown(cx),
         }

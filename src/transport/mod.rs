@@ -1,11 +1,18 @@
 //! The network: reaching a peer step by step, and the link that moves frames once it is reached.
 //!
-//! TLS and proxies take their place between TCP and the upgrade: [`io::Io`] gains a variant each,
-//! [`dial::dial`] a step each, and nothing above this module notices.
+//! [`dial::dial`] goes from a target to a link by steps - addresses, TCP, a proxy's tunnel, TLS, the
+//! upgrade -, each in a file of its own; [`io::Io`] is what they hand on.
 
 pub(crate) mod dial;
+mod exchange;
 pub(crate) mod io;
+mod proxy;
+mod request;
+pub(crate) mod resolver;
 mod tcp;
+mod tcp_info;
+pub(crate) mod tls;
+pub(crate) mod trace;
 pub(crate) mod upgrade;
 pub(crate) mod ws;
 

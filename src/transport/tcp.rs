@@ -1,43 +1,21 @@
-//! Names to addresses to a connected socket, addresses raced as RFC 8305 ("Happy Eyeballs") says.
+//! From addresses to a connected socket, raced as RFC 8305 ("Happy Eyeballs") says.
 
-use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use crate::os;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use tokio::net::{TcpStream, lookup_host};
+use socket2::{SockRef, TcpKeepalive};
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::sleep;
+
+use crate::config::{AddressOptions, Bind};
+use crate::os;
 
 /// Pause before the next address is tried beside the ones under way: the recommended "Connection
 /// Attempt Delay" of RFC 8305 section 5.
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
-
-/// The addresses of `host`, as the system resolver orders them.
-pub(super) async fn resolve(host: &str, port: u16) -> io::Result<Vec<SocketAddr>> {
-    let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-    addresses.dedup();
-    if addresses.is_empty() {
-        return Err(io::Error::other("the name has no address"));
-    }
-    Ok(interleave(addresses))
-}
-
-/// Families in turn, beginning with the family the resolver put first (RFC 8305 section 4).
-fn interleave(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
-    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
-    let (mut first, mut second): (VecDeque<_>, VecDeque<_>) = addresses
-        .into_iter()
-        .partition(|a| a.is_ipv6() == first_is_v6);
-    let mut ordered = Vec::with_capacity(first.len() + second.len());
-    while !first.is_empty() || !second.is_empty() {
-        ordered.extend(first.pop_front());
-        ordered.extend(second.pop_front());
-    }
-    ordered
-}
 
 /// Every address failed: what each said.
 #[derive(Debug)]
@@ -62,7 +40,11 @@ pub(super) fn os_words(error: &io::Error) -> String {
 }
 
 /// Connects to the first of `addresses` that answers; the losers are closed.
-pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, AllFailed> {
+pub(super) async fn connect(
+    addresses: &[SocketAddr],
+    options: &AddressOptions,
+) -> Result<TcpStream, AllFailed> {
+    let attempt = |address| attempt(address, options);
     let mut waiting = addresses.iter().copied();
     let mut under_way = FuturesUnordered::new();
     let mut failed = Vec::new();
@@ -90,46 +72,78 @@ pub(super) async fn connect(addresses: &[SocketAddr]) -> Result<TcpStream, AllFa
     }
 }
 
-async fn attempt(address: SocketAddr) -> (SocketAddr, io::Result<TcpStream>) {
-    let connected = TcpStream::connect(address).await;
-    // Frames are small and each is wanted at once: no waiting for a fuller segment.
-    let connected = connected.and_then(|stream| stream.set_nodelay(true).map(|()| stream));
-    (address, connected)
+async fn attempt(
+    address: SocketAddr,
+    options: &AddressOptions,
+) -> (SocketAddr, io::Result<TcpStream>) {
+    let connected = async {
+        let socket = match address {
+            SocketAddr::V4(_) => TcpSocket::new_v4()?,
+            SocketAddr::V6(_) => TcpSocket::new_v6()?,
+        };
+        prepare(&socket, address, options)?;
+        socket.connect(address).await
+    };
+    (address, connected.await)
 }
 
-/// The address in `host`, if it is one: brackets and all, as in a URL.
-pub(super) fn literal(host: &str) -> Option<IpAddr> {
-    let bare = host.strip_prefix('[').and_then(|h| h.strip_suffix(']'));
-    bare.unwrap_or(host).parse().ok()
+/// Everything a socket is told before it connects.
+fn prepare(socket: &TcpSocket, address: SocketAddr, options: &AddressOptions) -> io::Result<()> {
+    // Frames are small and each is wanted at once: no waiting for a fuller segment.
+    socket.set_nodelay(true)?;
+    let named = SockRef::from(socket);
+    match &options.bind {
+        Some(Bind::Address(ip)) if ip.is_ipv4() != address.is_ipv4() => {
+            let error = format!("bind = {ip} is of the other address family");
+            return Err(io::Error::other(error));
+        }
+        Some(Bind::Address(ip)) => {
+            let bound = socket.bind(SocketAddr::new(*ip, 0));
+            bound.map_err(|error| cannot_bind(&ip.to_string(), &error))?;
+        }
+        Some(Bind::Interface(name)) => {
+            let bound = named.bind_device(Some(name.as_bytes()));
+            bound.map_err(|error| cannot_bind(name, &error))?;
+        }
+        None => {}
+    }
+    if let Some(keepalive) = options.keepalive {
+        let mut wanted = TcpKeepalive::new();
+        if let Some(idle) = keepalive.idle {
+            wanted = wanted.with_time(idle);
+        }
+        if let Some(interval) = keepalive.interval {
+            wanted = wanted.with_interval(interval);
+        }
+        if let Some(count) = keepalive.count {
+            wanted = wanted.with_retries(count);
+        }
+        named.set_tcp_keepalive(&wanted)?;
+    }
+    if let Some(timeout) = options.user_timeout {
+        named.set_tcp_user_timeout(Some(timeout))?;
+    }
+    Ok(())
+}
+
+fn cannot_bind(to: &str, error: &io::Error) -> io::Error {
+    io::Error::other(format!("cannot bind to {to}: {}", os::words(error)))
+}
+
+/// The number of the interface that an IPv6 zone names, or is (RFC 4007 section 11.2).
+pub(super) fn scope_id(zone: &str) -> io::Result<u32> {
+    if let Ok(number) = zone.parse() {
+        return Ok(number);
+    }
+    let found = nix::net::if_::if_nametoindex(zone);
+    found.map_err(|_| io::Error::other(format!("this machine has no interface {zone}")))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Keepalive;
     use tokio::net::TcpListener;
-
-    fn addresses(list: &[&str]) -> Vec<SocketAddr> {
-        list.iter().map(|a| a.parse().unwrap()).collect()
-    }
-
-    #[test]
-    fn families_alternate_beginning_with_the_resolvers_first() {
-        let mixed = addresses(&[
-            "[::1]:1",
-            "[::2]:1",
-            "127.0.0.1:1",
-            "127.0.0.2:1",
-            "127.0.0.3:1",
-        ]);
-        let ordered = [
-            "[::1]:1",
-            "127.0.0.1:1",
-            "[::2]:1",
-            "127.0.0.2:1",
-            "127.0.0.3:1",
-        ];
-        assert_eq!(interleave(mixed), addresses(&ordered));
-    }
 
     #[tokio::test]
     async fn a_refusing_address_hands_over_to_the_next_at_once() {
@@ -139,7 +153,9 @@ mod tests {
             let gone = TcpListener::bind("127.0.0.2:0").await.unwrap();
             gone.local_addr().unwrap()
         };
-        let stream = connect(&[refusing, good]).await.unwrap();
+        let stream = connect(&[refusing, good], &AddressOptions::default())
+            .await
+            .unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good);
         assert!(stream.nodelay().unwrap());
     }
@@ -165,9 +181,12 @@ mod tests {
         {
             queued.push(stream);
         }
-        let stream = connect(&[silent_address, good.local_addr().unwrap()])
-            .await
-            .unwrap();
+        let stream = connect(
+            &[silent_address, good.local_addr().unwrap()],
+            &AddressOptions::default(),
+        )
+        .await
+        .unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good.local_addr().unwrap());
     }
 
@@ -177,7 +196,78 @@ mod tests {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             listener.local_addr().unwrap()
         };
-        let error = connect(&[gone]).await.unwrap_err().to_string();
+        let error = connect(&[gone], &AddressOptions::default())
+            .await
+            .unwrap_err()
+            .to_string();
         assert_eq!(error, format!("{gone}: Connection refused"));
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_what_the_options_say() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let options = AddressOptions {
+            bind: Some(Bind::Address("127.0.0.7".parse().unwrap())),
+            keepalive: Some(Keepalive {
+                idle: Some(Duration::from_secs(60)),
+                interval: Some(Duration::from_secs(7)),
+                count: Some(3),
+            }),
+            user_timeout: Some(Duration::from_secs(20)),
+            ..AddressOptions::default()
+        };
+        let stream = connect(&[listener.local_addr().unwrap()], &options)
+            .await
+            .unwrap();
+        assert_eq!(stream.local_addr().unwrap().ip().to_string(), "127.0.0.7");
+        let socket = SockRef::from(&stream);
+        assert!(socket.keepalive().unwrap());
+        assert_eq!(
+            socket.tcp_keepalive_time().unwrap(),
+            Duration::from_secs(60)
+        );
+        assert_eq!(
+            socket.tcp_keepalive_interval().unwrap(),
+            Duration::from_secs(7)
+        );
+        assert_eq!(socket.tcp_keepalive_retries().unwrap(), 3);
+        assert_eq!(
+            socket.tcp_user_timeout().unwrap(),
+            Some(Duration::from_secs(20))
+        );
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_bound_is_named() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (bind, words) in [
+            (
+                Bind::Address("::1".parse().unwrap()),
+                "bind = ::1 is of the other address family",
+            ),
+            (
+                Bind::Address("192.0.2.1".parse().unwrap()),
+                "cannot bind to 192.0.2.1: ",
+            ),
+            (
+                Bind::Interface("nosuch0".into()),
+                "cannot bind to nosuch0: ",
+            ),
+        ] {
+            let options = AddressOptions {
+                bind: Some(bind),
+                ..AddressOptions::default()
+            };
+            let error = connect(&[address], &options).await.unwrap_err().to_string();
+            assert!(error.contains(words), "{error}");
+        }
+        assert_eq!(scope_id("lo").unwrap(), scope_id("1").unwrap());
+        assert!(
+            scope_id("nosuch0")
+                .unwrap_err()
+                .to_string()
+                .contains("no interface nosuch0")
+        );
     }
 }

@@ -3,34 +3,24 @@
 //! tokio-tungstenite's own handshake refuses peers that exist (`Connection: keep-alive, Upgrade`),
 //! cuts error bodies short and keeps a 4 KiB buffer for the life of the connection.
 
-use std::convert::Infallible;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderName, HeaderValue};
-use http::{Request, Response, StatusCode, Version};
-use http_body_util::{BodyExt, Empty};
-use hyper::body::Incoming;
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
+use http::{Request, StatusCode, Version};
+use http_body_util::Empty;
 use sha1::{Digest, Sha1};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::timeout;
 
+use super::exchange::{self, Answered, Received};
 use super::io::Io;
-use crate::config::mask;
-use crate::os;
+use super::trace::Trace;
+use crate::config::{Secret, mask};
 use crate::proto::reconnect::{Advice, LONGEST_RETRY_AFTER};
 
-/// Largest answer head that is read.
-const MAX_HEAD: usize = 64 * 1024;
 /// How much of a refusal's body is read, more than is shown so that no secret is cut in two before
 /// it is masked, and how long it is waited for.
 const BODY_READ: usize = 1024;
@@ -44,6 +34,8 @@ pub(super) struct Upgraded {
     /// Bytes of the first frames that came along with the 101.
     pub(super) early: Bytes,
     pub(super) subprotocol: Option<Box<str>>,
+    /// Headers of the 101 that tell who answered.
+    pub(super) headers: Box<[(Box<str>, Box<str>)]>,
 }
 
 /// The peer did not agree.
@@ -52,6 +44,8 @@ pub(super) struct Refusal {
     pub(super) message: String,
     pub(super) status: Option<u16>,
     pub(super) advice: Advice,
+    /// Where a redirect points to, as it was sent.
+    pub(super) location: Option<Secret<Box<str>>>,
 }
 
 impl Refusal {
@@ -60,6 +54,7 @@ impl Refusal {
             message: message.into(),
             status: None,
             advice: Advice::Backoff,
+            location: None,
         }
     }
 }
@@ -72,92 +67,32 @@ pub(super) struct UpgradeRequest<'a> {
     pub(super) host: &'a str,
     pub(super) headers: HeaderMap,
     pub(super) subprotocols: &'a [Box<str>],
+    /// Whether one of them must be chosen.
+    pub(super) require_subprotocol: bool,
+    /// Whether a redirect will be followed: then what it says to people is not waited for.
+    pub(super) follows: bool,
     /// What must not be shown if the answer repeats it.
-    pub(super) secrets: Vec<String>,
+    pub(super) secrets: &'a [String],
 }
 
-/// A stream that counts what came in, so that a peer that said nothing can be told from one that
-/// stopped half way.
-struct Counted {
-    io: Io,
-    received: Arc<AtomicUsize>,
-}
-
-impl AsyncRead for Counted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let read = Pin::new(&mut self.io).poll_read(cx, buf);
-        self.received
-            .fetch_add(buf.filled().len() - before, Relaxed);
-        read
-    }
-}
-
-impl AsyncWrite for Counted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.io).poll_write(cx, buf)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.io).poll_shutdown(cx)
-    }
-}
-
-/// Asks for the upgrade. The caller bounds the time; `received` then tells it how many bytes of
-/// an answer there were.
+/// Asks for the upgrade. The caller bounds the time; `received` then tells it what there was of an
+/// answer.
 pub(super) async fn upgrade(
     io: Io,
     request: UpgradeRequest<'_>,
-    received: Arc<AtomicUsize>,
+    received: Arc<Received>,
+    trace: &mut Trace,
 ) -> Result<Upgraded, Refusal> {
     let key = BASE64.encode(rand::random::<[u8; 16]>());
-    let subprotocols = request.subprotocols;
-    let secrets = request.secrets.clone();
+    let (subprotocols, secrets) = (request.subprotocols, request.secrets);
+    let (require, follows) = (request.require_subprotocol, request.follows);
     let http_request = build(request, &key)?;
-    let (mut sender, connection) = http1::Builder::new()
-        .max_buf_size(MAX_HEAD)
-        .handshake(TokioIo::new(Counted { io, received }))
-        .await
-        .map_err(|e| Refusal::broken(format!("the request could not be sent: {e}")))?;
-    let mut connection = std::pin::pin!(connection.with_upgrades());
-    let mut response = std::pin::pin!(sender.send_request(http_request));
-    let mut driven = false;
-    // The connection may finish, its upgrade done or its stream broken, before the response is
-    // looked at; the response tells which.
-    let response = tokio::select! {
-        biased;
-        response = &mut response => response,
-        _ = &mut connection => {
-            driven = true;
-            response.await
-        }
-    };
-    let response = response.map_err(|error| Refusal::broken(broken_answer(&error)))?;
+    let asked = exchange::ask(io, http_request, received).await;
+    let mut answered = asked.map_err(Refusal::broken)?;
+    let response = &answered.response;
+    trace.answered(response, secrets);
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        let drive = async {
-            if !driven {
-                // How the stream ends no longer matters: the status is the answer.
-                let _ = connection.await;
-            }
-            std::future::pending::<Infallible>().await
-        };
-        return Err(tokio::select! {
-            biased;
-            refusal = refused(response, &secrets) => refusal,
-            never = drive => match never {},
-        });
+        return Err(refused(&mut answered, secrets, follows).await);
     }
     if response.version() < Version::HTTP_11 {
         // RFC 6455 section 4.1: the answer is one of HTTP/1.1 or higher.
@@ -165,26 +100,65 @@ pub(super) async fn upgrade(
             "the 101 is one of HTTP/1.0; a proxy that is too old?",
         ));
     }
-    let subprotocol = judge(response.headers(), &key, subprotocols).map_err(|message| Refusal {
-        message,
+    let judged = judge(response.headers(), &key, subprotocols);
+    let chosen = judged.and_then(|chosen| match chosen {
+        None if require => Err(format!(
+            "the peer chose none of the subprotocols offered ({}), and require_subprotocol is set",
+            subprotocols.join(", ")
+        )),
+        chosen => Ok(chosen),
+    });
+    let subprotocol = chosen.map_err(|message| Refusal {
         status: Some(101),
-        advice: Advice::Backoff,
+        ..Refusal::broken(message)
     })?;
-    if !driven {
-        let ended = connection.await;
-        ended.map_err(|e| Refusal::broken(broken_answer(&e)))?;
-    }
-    let upgraded = hyper::upgrade::on(response)
-        .await
-        .map_err(|e| Refusal::broken(broken_answer(&e)))?;
-    let parts = upgraded
-        .downcast::<TokioIo<Counted>>()
-        .map_err(|_| Refusal::broken("the upgraded stream is of an unexpected kind"))?;
+    let headers = telling(response.headers(), secrets);
+    let (io, early) = answered.upgraded().await.map_err(Refusal::broken)?;
     Ok(Upgraded {
-        io: parts.io.into_inner().io,
-        early: parts.read_buf,
+        io,
+        early,
         subprotocol,
+        headers,
     })
+}
+
+/// Headers that tell who answered: the server, and what stands before it.
+const TELLING: [&str; 10] = [
+    "server",
+    "via",
+    "x-served-by",
+    "x-cache",
+    "cf-ray",
+    "x-amz-cf-id",
+    "x-amz-cf-pop",
+    "x-request-id",
+    "x-correlation-id",
+    "x-envoy-upstream-service-time",
+];
+const TELLING_PREFIX: &str = "x-amzn-";
+/// Bounds of what is kept of them per connection.
+const MOST_TELLING: usize = 12;
+const LONGEST_VALUE: usize = 128;
+
+/// The telling headers of a 101, by lower-case name.
+fn telling(headers: &HeaderMap, secrets: &[String]) -> Box<[(Box<str>, Box<str>)]> {
+    let telling = headers.iter().filter(|(name, _)| {
+        TELLING.contains(&name.as_str()) || name.as_str().starts_with(TELLING_PREFIX)
+    });
+    let pairs = telling.take(MOST_TELLING).map(|(name, value)| {
+        let value = mask(&String::from_utf8_lossy(value.as_bytes()), secrets);
+        (name.as_str().into(), cut(&value, LONGEST_VALUE).into())
+    });
+    pairs.collect()
+}
+
+/// The first `bytes` of `text`, or a few less.
+fn cut(text: &str, bytes: usize) -> &str {
+    let mut end = bytes.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    &text[..end]
 }
 
 fn build(request: UpgradeRequest<'_>, key: &str) -> Result<Request<Empty<Bytes>>, Refusal> {
@@ -204,10 +178,6 @@ fn build(request: UpgradeRequest<'_>, key: &str) -> Result<Request<Empty<Bytes>>
         let offered = value(&request.subprotocols.join(", "))?;
         headers.insert(header::SEC_WEBSOCKET_PROTOCOL, offered);
     }
-    headers.insert(
-        header::USER_AGENT,
-        HeaderValue::from_static(concat!("ws-keepalive/", env!("CARGO_PKG_VERSION"))),
-    );
     // The user's headers replace ours of the same name, and may repeat each other.
     for name in request.headers.keys() {
         headers.remove(name);
@@ -270,13 +240,16 @@ pub(crate) fn accept_key(key: &[u8]) -> String {
 }
 
 /// What an answer other than 101 says, and what to do about it.
-async fn refused(response: Response<Incoming>, secrets: &[String]) -> Refusal {
+async fn refused(answered: &mut Answered, secrets: &[String], follows: bool) -> Refusal {
+    let response = &answered.response;
     let status = response.status();
     let headers = response.headers();
     let retry_after = headers.get(header::RETRY_AFTER).and_then(retry_after);
-    let location = headers
-        .get(header::LOCATION)
-        .map(|l| shown(without_secrets(l.as_bytes())));
+    let location = headers.get(header::LOCATION);
+    let shown_location = location.map(|l| shown(without_secrets(l.as_bytes())));
+    let redirects = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
+    let location = location.and_then(|l| l.to_str().ok()).filter(|_| redirects);
+    let location = location.map(|location| Secret::new(location.into()));
     let advice = match (status.as_u16(), retry_after) {
         (_, Some(wait)) => Advice::After(wait),
         (401 | 403, None) => Advice::Refused,
@@ -285,12 +258,14 @@ async fn refused(response: Response<Incoming>, secrets: &[String]) -> Refusal {
     let mut message = format!("the peer answered {status} instead of 101");
     let hint = match status.as_u16() {
         200..=299 => "; is this a WebSocket endpoint? check the path".to_owned(),
-        300..=399 => match location {
-            Some(to) => format!("; it points to {to}: put that address in the url"),
+        300..=399 => match shown_location {
+            Some(to) => {
+                format!("; it points to {to}: put that address in the url, or set max_redirects")
+            }
             None => "; it points elsewhere without saying where".to_owned(),
         },
         400 => "; it did not like the request: check path, headers and subprotocols".to_owned(),
-        401 | 403 | 407 => "; check the credentials in headers".to_owned(),
+        401 | 403 => "; check the credentials in headers".to_owned(),
         404 => "; check the path".to_owned(),
         426 => "; it wants another protocol version".to_owned(),
         429 | 503 => match retry_after {
@@ -304,29 +279,34 @@ async fn refused(response: Response<Incoming>, secrets: &[String]) -> Refusal {
         _ => String::new(),
     };
     message.push_str(&hint);
-    if let Ok(Some(body)) = timeout(BODY_WAIT, first_bytes(response.into_body())).await {
+    let body = match location {
+        Some(_) if follows => None,
+        Some(_) | None => {
+            let read = timeout(BODY_WAIT, answered.beginning_of_body(BODY_READ));
+            read.await.ok().flatten()
+        }
+    };
+    if let Some(body) = body {
         let body = mask(&String::from_utf8_lossy(&body), secrets);
+        if status == StatusCode::BAD_REQUEST && speaks_of_tls(&body) {
+            message = format!(
+                "the peer answered {status} instead of 101; it wants TLS: wss:// instead of ws://?"
+            );
+        }
         message.push_str(&format!("; it says: {}", shown(body.as_bytes())));
     }
     Refusal {
         message,
         status: Some(status.as_u16()),
         advice,
+        location,
     }
 }
 
-/// The beginning of a text body.
-async fn first_bytes(mut body: Incoming) -> Option<Vec<u8>> {
-    let mut bytes = Vec::new();
-    while bytes.len() < BODY_READ {
-        match body.frame().await {
-            Some(Ok(frame)) => bytes.extend_from_slice(frame.data_ref().map_or(&[], |d| &d[..])),
-            Some(Err(_)) | None => break,
-        }
-    }
-    bytes.truncate(BODY_READ);
-    let text = bytes.iter().any(|b| !b.is_ascii_whitespace());
-    text.then_some(bytes)
+/// Servers that got plain HTTP on their TLS port say so with a 400, each in its own words.
+fn speaks_of_tls(body: &str) -> bool {
+    let body = body.to_ascii_lowercase();
+    body.contains("https") || body.contains("ssl") || body.contains("tls")
 }
 
 /// `Retry-After`: seconds or a date (RFC 9110 section 10.2.3).
@@ -344,7 +324,7 @@ fn retry_after(value: &HeaderValue) -> Option<Duration> {
 }
 
 /// Text of the peer's on one line, control characters escaped, at most 128 characters.
-fn shown(bytes: &[u8]) -> String {
+pub(super) fn shown(bytes: &[u8]) -> String {
     const LONGEST: usize = 128;
     let text = String::from_utf8_lossy(bytes);
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
@@ -360,24 +340,6 @@ fn without_secrets(url: &[u8]) -> &[u8] {
     let end = url.iter().position(|b| matches!(b, b'?' | b'#'));
     let url = &url[..end.unwrap_or(url.len())];
     if url.contains(&b'@') { b"***" } else { url }
-}
-
-fn broken_answer(error: &hyper::Error) -> String {
-    if error.is_incomplete_message() {
-        "the peer closed before its answer was complete".into()
-    } else if error.is_parse_too_large() {
-        "the answer's head is larger than 64 KiB".into()
-    } else if error.is_parse() {
-        format!("the answer is not HTTP/1.1 ({error}); is the port right?")
-    } else {
-        let mut words = error.to_string();
-        let mut source = std::error::Error::source(error);
-        while let Some(inner) = source {
-            words = format!("{words}: {inner}");
-            source = inner.source();
-        }
-        format!("the peer broke off: {}", os::words(&words))
-    }
 }
 
 #[cfg(test)]

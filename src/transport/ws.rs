@@ -1,7 +1,7 @@
 //! The WebSocket link: frames in, frames out, and how it ended, on tokio-tungstenite.
 
 use std::future::poll_fn;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
@@ -15,8 +15,10 @@ use tokio_tungstenite::tungstenite::{Error, Message as WsMessage, error::Protoco
 
 use super::io::Io;
 use super::tcp::os_words;
+use super::tcp_info::tcp_info;
+use super::tls;
 use crate::proto::close::{CloseFrame, Ending};
-use crate::proto::event::Message;
+use crate::proto::event::{Message, TcpInfo};
 
 /// Allocated at once and zero-filled at each read, so it is sized for what idle connections carry,
 /// pongs. Larger frames get room of their own; system calls are saved below, by `Io`.
@@ -73,6 +75,11 @@ impl WsLink {
     /// Our address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
         self.ws.get_ref().local_addr()
+    }
+
+    /// What the kernel knows of the connection at this moment.
+    pub(crate) fn tcp_info(&self) -> Option<TcpInfo> {
+        self.ws.get_ref().tcp_stream().and_then(tcp_info)
     }
 
     /// The next frame that means something. Cancel safe.
@@ -182,13 +189,12 @@ fn ending(error: Error) -> Ending {
         Error::Protocol(error) => protocol_ending(1002, error),
         Error::Utf8(error) => protocol_ending(1007, format!("text that is not UTF-8: {error}")),
         Error::Capacity(error) => Ending::TooBig(error.to_string()),
-        Error::Io(error) => match error.kind() {
-            ErrorKind::UnexpectedEof => Ending::Fin,
-            ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-                Ending::Reset
-            }
-            ErrorKind::TimedOut => Ending::TimedOut,
-            _ => Ending::LocalNetwork(os_words(&error)),
+        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
+            Some(error) => Ending::Tls {
+                by_peer: tls::is_alert(error),
+                error: tls::of_error(error),
+            },
+            None => io_ending(&error),
         },
         // A write buffer without limit is never full, and the rest belong to handshakes.
         Error::WriteBufferFull(_)
@@ -197,5 +203,16 @@ fn ending(error: Error) -> Ending {
         | Error::HttpFormat(_)
         | Error::Tls(_)
         | Error::AttackAttempt => protocol_ending(1002, error),
+    }
+}
+
+fn io_ending(error: &io::Error) -> Ending {
+    match error.kind() {
+        ErrorKind::UnexpectedEof => Ending::Fin,
+        ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
+            Ending::Reset
+        }
+        ErrorKind::TimedOut => Ending::TimedOut,
+        _ => Ending::LocalNetwork(os_words(error)),
     }
 }

@@ -288,3 +288,46 @@ async fn a_warning_is_said_again_only_when_it_changed() {
     bench.reload_with(&text("1m")).await.unwrap();
     assert!(bench.engine.warned.is_empty());
 }
+
+#[tokio::test]
+async fn a_target_that_fans_out_is_held_at_each_of_its_addresses_over_reloads() {
+    let text = format!("[metrics]\nenabled = false\n{TWO_TARGETS}");
+    let mut bench = Bench::new(&text);
+    let fanned_out = |bench: &Bench| {
+        let mut loaded = load(&bench.engine.sources).unwrap();
+        for target in &mut loaded.config.targets {
+            if &*target.identity.name == "two" {
+                let target = Arc::make_mut(target);
+                Arc::make_mut(&mut target.policy).fan_out = Some(Duration::from_secs(30));
+            }
+        }
+        loaded
+    };
+    bench.engine.fan_outs = FanOuts::new(Arc::new(|host, _| {
+        assert_eq!(&*host, "localhost");
+        let addresses = [([127, 0, 0, 1], 0).into(), ([127, 0, 0, 2], 0).into()];
+        Box::pin(std::future::ready(Ok(addresses.to_vec())))
+    }));
+    let loaded = fanned_out(&bench);
+    let changes = bench.engine.decide(Ok(Ok(loaded))).unwrap();
+    // Its own name goes at once, and its addresses come when they are known.
+    assert_eq!(changes.removed, ["two".into()]);
+    let held = |bench: &Bench| -> Vec<_> {
+        let targets = bench.registry.targets();
+        let identities = targets.iter().map(|stats| stats.identity());
+        identities
+            .filter(|identity| &**identity.target() == "two")
+            .filter_map(|identity| identity.address_index())
+            .collect()
+    };
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(5);
+    while held(&bench) != [0, 1] {
+        let turn = tokio::time::timeout_at(deadline, bench.engine.turn());
+        turn.await.expect("both addresses in time");
+    }
+    let loaded = fanned_out(&bench);
+    let changes = bench.engine.decide(Ok(Ok(loaded))).unwrap();
+    assert_eq!((changes.kept, changes.added.len()), (4, 0));
+    assert_eq!(held(&bench), [0, 1]);
+    assert_eq!(bench.engine.drain().await, 4);
+}

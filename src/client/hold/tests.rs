@@ -97,6 +97,7 @@ fn target(address: SocketAddr, policy: Policy) -> Arc<Target> {
             url: url.as_str().into(),
             protocol: "websocket",
             labels: Arc::from([]),
+            fan_out: None,
         }),
         url: Secret::new(url.into()),
         connection: Arc::new(ConnectionOptions::default()),

@@ -16,14 +16,23 @@ schema!(Labels, {
     "type": "object",
     "propertyNames": {
         "pattern": "^(?!__)[a-zA-Z_][a-zA-Z0-9_]*$",
-        "not": { "enum": ["target", "cause", "phase", "listener", "le", "url", "protocol"] },
+        "not": { "enum": [
+            "target", "address_index", "cause", "phase", "listener", "le", "url", "protocol"
+        ] },
     },
     "additionalProperties": { "type": "string" },
 });
 
 /// Labels that the program's own metrics use.
-const TAKEN: [&str; 7] = [
-    "target", "cause", "phase", "listener", "le", "url", "protocol",
+const TAKEN: [&str; 8] = [
+    "target",
+    "address_index",
+    "cause",
+    "phase",
+    "listener",
+    "le",
+    "url",
+    "protocol",
 ];
 
 impl Read for Labels {

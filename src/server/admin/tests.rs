@@ -56,6 +56,7 @@ fn add_target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
         url: "ws://example.com/ws".into(),
         protocol: "websocket",
         labels: [].into(),
+        fan_out: None,
     };
     registry.target(Arc::new(identity), &Buckets::default())
 }

@@ -12,7 +12,7 @@ use super::*;
 
 /// What the tasks did, in order.
 #[derive(Default)]
-struct World {
+pub(in crate::supervisor) struct World {
     log: Mutex<Vec<String>>,
     /// Names with a task, to see that there are never two.
     alive: Mutex<HashSet<Arc<str>>>,
@@ -21,9 +21,9 @@ struct World {
 }
 
 #[derive(Clone)]
-struct Fake(Arc<World>);
+pub(in crate::supervisor) struct Fake(Arc<World>);
 
-struct Cell {
+pub(in crate::supervisor) struct Cell {
     world: Arc<World>,
     target: Mutex<Arc<Target>>,
     asked: Mutex<Option<Asked>>,
@@ -31,14 +31,14 @@ struct Cell {
 }
 
 #[derive(Clone)]
-struct FakeControl(Arc<Cell>);
+pub(in crate::supervisor) struct FakeControl(Arc<Cell>);
 
 impl World {
     fn say(&self, words: String) {
         self.log.lock().unwrap().push(words);
     }
 
-    fn said(&self) -> Vec<String> {
+    pub(in crate::supervisor) fn said(&self) -> Vec<String> {
         std::mem::take(&mut *self.log.lock().unwrap())
     }
 }
@@ -108,7 +108,7 @@ impl Hold for Fake {
     }
 }
 
-fn supervisor() -> (Supervisor<Fake>, Arc<World>, Arc<Registry>) {
+pub(in crate::supervisor) fn supervisor() -> (Supervisor<Fake>, Arc<World>, Arc<Registry>) {
     let world = Arc::new(World {
         slowness: Mutex::new(Duration::from_secs(3)),
         ..World::default()

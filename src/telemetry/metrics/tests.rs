@@ -3,7 +3,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::proto::close::Initiator;
-use crate::proto::event::{DialFailure, End, Established, Event};
+use crate::proto::event::{DialFailure, End, Established, Event, Facts, TlsFacts};
 use crate::proto::reconnect::Advice;
 use crate::stats::{Buckets, EntryGuard};
 
@@ -14,6 +14,7 @@ fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> Entr
         url: format!("ws://{name}.example.com:9000/ws").into(),
         protocol: "websocket",
         labels: labels.collect(),
+        fan_out: None,
     };
     registry.target(Arc::new(identity), &Buckets::default())
 }
@@ -25,7 +26,14 @@ fn established() -> Event {
         times: [ms(1), ms(2), None, None, ms(4), None],
         local: None,
         peer: None,
-        facts: None,
+        facts: Some(Arc::new(Facts {
+            tls: Some(TlsFacts {
+                version: "TLSv1.3",
+                cipher: "TLS13_AES_256_GCM_SHA384",
+                not_after: Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)),
+            }),
+            ..Facts::default()
+        })),
         recovered: None,
         attempts: 1,
     }))
@@ -127,6 +135,7 @@ fn a_target_that_never_came_up_has_exactly_the_series_that_exist_from_the_start(
         "ws_keepalive_last_rtt_seconds",
         "ws_keepalive_disconnects_by_cause_total",
         "ws_keepalive_connect_duration_seconds",
+        "ws_keepalive_tls_certificate_not_after_seconds",
         "otel_",
         "\ntarget_info",
     ] {
@@ -185,7 +194,8 @@ fn every_name_is_the_documented_one_and_documented() {
          ws_keepalive_connected_seconds_total ws_keepalive_disconnected_seconds_total \
          ws_keepalive_connection_start_time_seconds ws_keepalive_last_disconnect_time_seconds \
          ws_keepalive_messages_received_total ws_keepalive_received_bytes_total \
-         ws_keepalive_sent_bytes_total ws_keepalive_target_info \
+         ws_keepalive_sent_bytes_total ws_keepalive_tls_certificate_not_after_seconds \
+         ws_keepalive_target_info ws_keepalive_tls_files_last_reload_successful \
          ws_keepalive_config_last_reload_successful \
          ws_keepalive_config_last_reload_success_timestamp_seconds \
          ws_keepalive_accept_errors_total ws_keepalive_task_panics_total \
@@ -273,4 +283,42 @@ fn a_label_s_new_value_shows_at_the_next_scrape() {
     let line = r#"established{region="us \"east\"\\1\n",target="edge"} 1"#;
     assert!(text.lines().any(|l| l == line), "{text}");
     assert!(!text.contains(r#"region="eu""#));
+}
+
+#[test]
+fn the_addresses_of_a_target_share_its_name_and_have_an_index() {
+    let registry = Registry::new();
+    let _edge = target(&registry, "edge", &[]);
+    let guards: Vec<_> = [0, 12]
+        .map(|index| {
+            let one = target(&registry, &format!("fan[{index}]"), &[]);
+            let identity = Identity {
+                fan_out: Some(Box::new(crate::stats::FanOut {
+                    target: "fan".into(),
+                    index,
+                })),
+                ..(*one.stats().identity()).clone()
+            };
+            one.stats().retune(Arc::new(identity), &Buckets::default());
+            one
+        })
+        .into();
+    let text = scrape(&registry).expect("a scrape");
+    for line in [
+        r#"established{target="edge"} 0"#,
+        r#"established{address_index="0",target="fan"} 0"#,
+        r#"established{address_index="12",target="fan"} 0"#,
+        r#"ws_keepalive_rtt_seconds_count{address_index="12",target="fan"} 0"#,
+    ] {
+        assert!(text.lines().any(|l| l == line), "{line} is not in\n{text}");
+    }
+    assert!(!text.contains("target=\"fan["), "{text}");
+    let json = crate::telemetry::targets_json::targets(&registry);
+    let named = |target: &crate::telemetry::targets_json::TargetJson| {
+        (target.name.clone(), target.address_index)
+    };
+    let named: Vec<_> = json.targets.iter().map(named).collect();
+    let fan = |index| ("fan".to_owned(), Some(index));
+    assert_eq!(named, [("edge".to_owned(), None), fan(0), fan(12)]);
+    drop(guards);
 }

@@ -4,7 +4,7 @@ use std::time::Instant;
 use super::*;
 use crate::config::LogLevel;
 use crate::proto::close::{Cause, CloseFrame, Initiator};
-use crate::proto::event::Recovered;
+use crate::proto::event::{Facts, Recovered, TcpInfo, TlsFacts};
 use crate::proto::reconnect::Advice;
 use crate::stats::{Buckets, Identity};
 use crate::telemetry::logs::tests::{captured_json, captured_text};
@@ -15,6 +15,7 @@ fn stats() -> TargetStats {
         url: "wss://edge-tokyo.example.com/ws".into(),
         protocol: "websocket",
         labels: [].into(),
+        fan_out: None,
     };
     TargetStats::new(Arc::new(identity), &Buckets::default(), Instant::now())
 }
@@ -212,4 +213,141 @@ fn a_stalled_machine_says_so_once_not_once_per_target() {
         text.contains("WARN this machine stalled: a timer fired 12.0 s late"),
         "{text}"
     );
+}
+
+fn facts() -> Option<Arc<Facts>> {
+    let headers = [("server", "ng\u{1b}inx"), ("via", "1.1 google")];
+    Some(Arc::new(Facts {
+        subprotocol: Some("v2.chat".into()),
+        proxy: Some("http://proxy.example.com:3128".into()),
+        tls: Some(TlsFacts {
+            version: "TLSv1.3",
+            cipher: "TLS13_AES_256_GCM_SHA384",
+            not_after: Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000)),
+        }),
+        headers: headers
+            .map(|(name, value)| (name.into(), value.into()))
+            .into(),
+    }))
+}
+
+fn troubled(unacked: u32, retransmits: u32) -> Option<TcpInfo> {
+    Some(TcpInfo {
+        state: "ESTAB",
+        rtt: Duration::from_millis(250),
+        rtt_variation: Duration::from_millis(50),
+        retransmits,
+        unacked,
+    })
+}
+
+#[test]
+fn the_evidence_is_in_the_sentences() {
+    let (Event::Established(mut up), Event::Ended(mut end)) = (up(None, 2), end(Cause::Fin)) else {
+        unreachable!("up() is Established, end() is Ended");
+    };
+    up.facts = facts();
+    end.facts = facts();
+    end.outstanding_pings = 1;
+    end.tcp_info = troubled(3, 5);
+    let lines = text(LogLevel::Info, &[Event::Established(up), Event::Ended(end)]);
+    assert_eq!(
+        lines,
+        [
+            "INFO edge-tokyo established in 0.3 s (dns 1.0 ms, tcp 20.0 ms, upgrade 0.3 s) \
+             via 10.0.0.7:443 by proxy http://proxy.example.com:3128, \
+             TLSv1.3 TLS13_AES_256_GCM_SHA384, subprotocol v2.chat, attempt 2",
+            "WARN edge-tokyo lost: peer vanished (FIN, no Close) after 1h2m3s; last frame in \
+             60.0 s ago, out 0.2 s ago; 1 ping unanswered; 3 segments unacknowledged, 5 \
+             retransmitted; via 10.0.0.7:443 by proxy http://proxy.example.com:3128 \
+             (Server: ng\\u{1b}inx, Via: 1.1 google) outage_id=000000000000feed",
+        ]
+    );
+}
+
+#[test]
+fn the_evidence_is_in_the_fields() {
+    let back = Recovered {
+        outage_id: 0xfeed,
+        after: Duration::from_millis(1_310),
+    };
+    let agreed = [
+        ("proxy", serde_json::json!("http://proxy.example.com:3128")),
+        ("tls_version", "TLSv1.3".into()),
+        ("tls_cipher", "TLS13_AES_256_GCM_SHA384".into()),
+        ("certificate_not_after", "2027-01-15T08:00:00Z".into()),
+        ("subprotocol", "v2.chat".into()),
+        ("server", "ng\\u{1b}inx".into()),
+        ("via", "1.1 google".into()),
+        ("headers", "server: ng\\u{1b}inx; via: 1.1 google".into()),
+    ];
+    let kernel = [
+        ("tcp_state", serde_json::json!("ESTAB")),
+        ("tcp_rtt_seconds", 0.25.into()),
+        ("tcp_rtt_variation_seconds", 0.05.into()),
+        ("tcp_retransmits", 5.into()),
+        ("tcp_unacked", 3.into()),
+    ];
+    for event in [up(None, 1), up(Some(back), 2), end(Cause::Fin)] {
+        let (event, expected) = match event {
+            Event::Established(mut up) => {
+                up.facts = facts();
+                (Event::Established(up), agreed.to_vec())
+            }
+            Event::Ended(mut end) => {
+                end.facts = facts();
+                end.tcp_info = troubled(3, 5);
+                (Event::Ended(end), [&agreed[..], &kernel].concat())
+            }
+            other => unreachable!("{other:?}"),
+        };
+        let stats = stats();
+        let json = captured_json(LogLevel::Info, || observe(&stats, &event));
+        let line: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        for (field, value) in expected {
+            assert_eq!(line[field], value, "{field} in {json}");
+        }
+    }
+}
+
+#[test]
+fn only_trouble_that_explains_an_end_is_in_its_sentence() {
+    let line = |tcp_info, received| {
+        let Event::Ended(mut end) = end(Cause::Fin) else {
+            unreachable!("end() is Ended");
+        };
+        (end.tcp_info, end.received) = (tcp_info, received);
+        text(LogLevel::Info, &[Event::Ended(end)]).remove(0)
+    };
+    for (tcp_info, words) in [
+        (
+            troubled(1, 0),
+            "out 0.2 s ago; 1 segment unacknowledged; via",
+        ),
+        (
+            troubled(0, 1),
+            "out 0.2 s ago; 1 segment retransmitted; via",
+        ),
+        (troubled(0, 0), "out 0.2 s ago; via"),
+        (None, "out 0.2 s ago; via"),
+    ] {
+        let line = line(tcp_info, None);
+        assert!(line.contains(words), "{line}");
+    }
+    let closed = line(troubled(0, 12), Some(CloseFrame::new(1000, "")));
+    assert!(!closed.contains("retransmitted"), "{closed}");
+}
+
+#[test]
+fn a_failed_dial_says_when_the_certificate_it_was_shown_ends() {
+    let Event::DialFailed(mut failure) = failure(1, "the certificate expired") else {
+        unreachable!("failure() is DialFailed");
+    };
+    failure.certificate_not_after = Some(UNIX_EPOCH);
+    let stats = stats();
+    let json = captured_json(LogLevel::Info, || {
+        observe(&stats, &Event::DialFailed(failure));
+    });
+    let expected = r#""certificate_not_after":"1970-01-01T00:00:00Z""#;
+    assert!(json.contains(expected), "{json}");
 }

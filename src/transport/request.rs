@@ -1,0 +1,94 @@
+//! The headers of the upgrade request that are the user's to choose, secrets read at every dial.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD as BASE64;
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
+
+use crate::config::{Auth, ConnectionOptions, Place, Target};
+
+/// Who asks, unless the user says otherwise.
+pub(super) const USER_AGENT: &str = concat!("ws-keepalive/", env!("CARGO_PKG_VERSION"));
+
+/// The headers that a request to `place` carries beside those of the upgrade itself. `is_own` says
+/// whether it is where the target's url points: credentials, and whatever else the user put into
+/// headers, go to no other host.
+pub(super) fn headers(target: &Target, place: &Place, is_own: bool) -> Result<HeaderMap, String> {
+    let options = &target.connection;
+    let mut headers = HeaderMap::new();
+    let agent = options.user_agent.as_deref().unwrap_or(USER_AGENT);
+    headers.insert(header::USER_AGENT, plain("user_agent", agent)?);
+    if let Some(origin) = &options.origin {
+        headers.insert(header::ORIGIN, plain("origin", origin)?);
+    }
+    if let Some((user, password)) = &place.credentials {
+        headers.insert(header::AUTHORIZATION, basic(user, password)?);
+    }
+    if !is_own {
+        return Ok(headers);
+    }
+    match &options.auth {
+        Some(Auth::Basic { username, password }) => {
+            let password = password
+                .text()
+                .map_err(|error| format!("auth.password: {error}"))?;
+            let basic = basic(username.expose(), password.expose())?;
+            headers.insert(header::AUTHORIZATION, basic);
+        }
+        Some(Auth::Bearer(token)) => {
+            let token = token
+                .text()
+                .map_err(|error| format!("auth.bearer: {error}"))?;
+            let bearer = secret("auth.bearer", &format!("Bearer {}", token.expose()))?;
+            headers.insert(header::AUTHORIZATION, bearer);
+        }
+        None => {}
+    }
+    if !options.cookies.is_empty() {
+        let mut pairs = Vec::with_capacity(options.cookies.len());
+        for (name, value) in &options.cookies {
+            let value = value
+                .text()
+                .map_err(|error| format!("cookie {name}: {error}"))?;
+            pairs.push(format!("{name}={}", value.expose()));
+        }
+        headers.insert(header::COOKIE, secret("cookies", &pairs.join("; "))?);
+    }
+    let mut replaced = Vec::new();
+    for (name, source) in &options.headers {
+        let value = source.value(&|variable| std::env::var_os(variable));
+        let value = value.map_err(|error| format!("header {name}: {error}"))?;
+        if !replaced.contains(&name) {
+            headers.remove(name);
+            replaced.push(name);
+        }
+        headers.append(name.clone(), value);
+    }
+    Ok(headers)
+}
+
+/// Whether the value of this header is the user's own, and so never shown.
+pub(super) fn is_secret(options: &ConnectionOptions, name: &str) -> bool {
+    let secret = [header::AUTHORIZATION, header::COOKIE];
+    let own = options
+        .headers
+        .iter()
+        .map(|(name, _): &(HeaderName, _)| name);
+    own.chain(&secret).any(|known| known.as_str() == name)
+}
+
+/// RFC 7617.
+fn basic(user: &str, password: &str) -> Result<HeaderValue, String> {
+    let pair = BASE64.encode(format!("{user}:{password}"));
+    secret("Authorization", &format!("Basic {pair}"))
+}
+
+fn secret(what: &str, value: &str) -> Result<HeaderValue, String> {
+    let mut value = plain(what, value)?;
+    value.set_sensitive(true);
+    Ok(value)
+}
+
+fn plain(what: &str, value: &str) -> Result<HeaderValue, String> {
+    let read = HeaderValue::from_str(value);
+    read.map_err(|_| format!("{what} holds a character that no header may"))
+}
