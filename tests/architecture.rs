@@ -54,6 +54,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "server",
         &[
             "memory",
+            "os",
             "proto",
             "reload",
             "stats",

@@ -132,11 +132,21 @@ fn configuration(
          [defaults]\nping_interval = \"{}ms\"\n",
         interval.as_millis()
     );
+    let ca = peer.and_then(Peer::ca);
+    if let Some(ca) = ca {
+        // Tickets are kept for as many sessions as there are targets, and are no part of a
+        // connection.
+        writeln!(
+            text,
+            "tls = {{ ca = {ca:?}, ca_only = true, session_tickets = false }}"
+        )?;
+    }
+    let scheme = if ca.is_some() { "wss" } else { "ws" };
     for index in 0..targets {
         let peer = peer.context("targets need a peer")?;
         write!(
             text,
-            "\n[[target]]\nname = \"target-{index:05}\"\nurl = \"ws://127.0.0.{}:{}/\"\n",
+            "\n[[target]]\nname = \"target-{index:05}\"\nurl = \"{scheme}://127.0.0.{}:{}/\"\n",
             1 + index % peer.addresses(),
             peer.port()
         )?;

@@ -8,6 +8,7 @@
 //! cargo bench --bench hold -- --help
 //! ```
 
+mod certificate;
 mod daemon;
 mod floor;
 mod http;

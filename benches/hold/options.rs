@@ -14,7 +14,7 @@ cargo bench --bench hold -- [OPTIONS]
   --rounds R        floor and engine are run alternately this often, medians count (default 3)
   --binary PATH     measure this ws-keepalive instead of the one cargo built for the benchmark
   --log-level L     the daemon's log level (default info)
-  --only PHASES     comma-separated: load, syscalls, spread, restart, dials
+  --only PHASES     comma-separated: load, syscalls, spread, restart, dials, wss
   --quick           200 targets and short windows; fails only if something did not work at all
   --strict          exit 1 if a goal is missed";
 

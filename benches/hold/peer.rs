@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 
+use crate::certificate::Certificate;
 use crate::floor::Floor;
 use crate::process::Guarded;
 use crate::scratch;
@@ -29,6 +30,8 @@ pub(crate) enum Peer {
         child: Guarded,
         port: u16,
         metrics: u16,
+        /// What a client must trust; without it ws:// is served.
+        ca: Option<PathBuf>,
     },
 }
 
@@ -50,8 +53,13 @@ impl Peer {
     ) -> Result<Self> {
         match floor {
             Some(floor) => Self::start_raw(&floor.server, options),
-            None => Self::start_own(binary, options),
+            None => Self::start_own(binary, options.port, None),
         }
+    }
+
+    /// Our own server, by TLS with the files of `certificate` if there is one.
+    pub(crate) fn own(binary: &Path, certificate: Option<&Certificate>) -> Result<Self> {
+        Self::start_own(binary, 0, certificate)
     }
 
     fn start_raw(server: &PathBuf, options: &PeerOptions) -> Result<Self> {
@@ -82,8 +90,8 @@ impl Peer {
         Ok(Self::Raw { child, port, stats })
     }
 
-    fn start_own(binary: &Path, options: &PeerOptions) -> Result<Self> {
-        let port = match options.port {
+    fn start_own(binary: &Path, port: u16, certificate: Option<&Certificate>) -> Result<Self> {
+        let port = match port {
             0 => http::free_port()?,
             port => port,
         };
@@ -96,11 +104,19 @@ impl Peer {
             .args(["--max-connections", "60000"])
             .stdin(Stdio::null())
             .stderr(std::fs::File::create(scratch::kept()?.join("server.log"))?);
+        if let Some(Certificate { cert, key }) = certificate {
+            command
+                .arg("--tls-cert")
+                .arg(cert)
+                .arg("--tls-key")
+                .arg(key);
+        }
         let child = Guarded::spawn(&mut command)?;
         let mut peer = Self::Own {
             child,
             port,
             metrics,
+            ca: certificate.map(|certificate| certificate.cert.clone()),
         };
         wait::until(Duration::from_secs(10), Duration::from_millis(20), || {
             if let Some(status) = peer.child().ended()? {
@@ -121,6 +137,14 @@ impl Peer {
     pub(crate) fn port(&self) -> u16 {
         match self {
             Self::Raw { port, .. } | Self::Own { port, .. } => *port,
+        }
+    }
+
+    /// The file with the certificate of a server by TLS.
+    pub(crate) fn ca(&self) -> Option<&Path> {
+        match self {
+            Self::Raw { .. } => None,
+            Self::Own { ca, .. } => ca.as_deref(),
         }
     }
 

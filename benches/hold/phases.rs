@@ -5,6 +5,7 @@ mod load;
 mod restart;
 mod spread;
 mod syscalls;
+mod wss;
 
 use std::time::{Duration, Instant};
 
@@ -72,6 +73,9 @@ impl Bench<'_> {
         }
         if self.options.wants("dials") {
             self.dials()?;
+        }
+        if self.options.wants("wss") {
+            self.wss()?;
         }
         Ok(())
     }

@@ -18,6 +18,7 @@ use crate::os;
 use crate::reload::ReloadSender;
 use crate::server::admin::{self, Admin, ListenerChange, Readiness};
 use crate::server::peer;
+use crate::server::tls::TlsFiles;
 use crate::stats::Registry;
 
 /// Where the address of the metrics listener was set.
@@ -70,6 +71,7 @@ enum PeerChange {
     Keep,
     Start {
         config: Arc<config::Server>,
+        tls: Option<Arc<TlsFiles>>,
         socket: std::net::TcpListener,
         listener: TcpListener,
     },
@@ -145,6 +147,8 @@ impl Listeners {
         {
             return Ok(PeerChange::Keep);
         }
+        let tls = config.tls.as_ref().map(TlsFiles::load).transpose();
+        let tls = tls.map_err(|why| format!("cannot serve TLS (server.tls): {why}"))?;
         let same_address = self.peer.as_ref();
         let same_address = same_address.filter(|peer| peer.config.listen == config.listen);
         let bound = match same_address {
@@ -161,6 +165,7 @@ impl Listeners {
         })?;
         Ok(PeerChange::Start {
             config: Arc::new(config.clone()),
+            tls: tls.map(Arc::new),
             socket,
             listener,
         })
@@ -214,7 +219,7 @@ impl Listeners {
     }
 
     fn commit_peer(&mut self, change: PeerChange) -> Option<String> {
-        let (config, socket, listener) = match change {
+        let (config, tls, socket, listener) = match change {
             PeerChange::Keep => return None,
             PeerChange::Stop => {
                 let peer = self.peer.take()?;
@@ -223,9 +228,10 @@ impl Listeners {
             }
             PeerChange::Start {
                 config,
+                tls,
                 socket,
                 listener,
-            } => (config, socket, listener),
+            } => (config, tls, socket, listener),
         };
         let before = self.peer.take().map(|peer| {
             peer.shutdown.cancel();
@@ -249,7 +255,7 @@ impl Listeners {
                 ended(before.await);
             }
             let stats = registry.listener(&served.name);
-            peer::serve(listener, served, stats, told).await;
+            peer::serve(listener, served, tls, stats, told).await;
         });
         self.peer = Some(Peer {
             config,
@@ -284,7 +290,12 @@ impl Listeners {
         words.extend(self.metrics.iter().flat_map(metrics_in_words));
         if let Some(peer) = &self.peer {
             let address = local_address(&peer.socket, peer.config.listen);
-            words.push(format!("server on ws://{address}"));
+            let scheme = if peer.config.tls.is_some() {
+                "wss"
+            } else {
+                "ws"
+            };
+            words.push(format!("server on {scheme}://{address}"));
         }
         if let Some(control) = &self.control {
             words.push(format!("control socket {}", control.path().display()));

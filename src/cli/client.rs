@@ -9,15 +9,15 @@ use anyhow::Context;
 use clap::Args;
 use tracing::warn;
 
+use super::connection::{ConnectionArgs, host_of, load_one};
 use super::values::{parse_listen, parse_secret};
 use super::{FAILED, USAGE, complain_of};
 use crate::app;
 use crate::client::gate::DialGate;
 use crate::client::hold::{Desired, FirstPing, hold};
 use crate::config::duration::format_duration;
-use crate::config::flags::{FlagTarget, in_words};
-use crate::config::load::load_flags;
-use crate::config::{DialLimits, Listen, LogFormat, LogLevel, Secret, Target, WsUrl, judge};
+use crate::config::flags::FlagTarget;
+use crate::config::{DialLimits, Listen, LogFormat, LogLevel, Secret, Target, judge};
 use crate::os;
 use crate::proto::close::Asked;
 use crate::server::admin;
@@ -84,48 +84,9 @@ pub(crate) struct ClientArgs {
     /// Send no pings: hold the connection and watch
     #[arg(long)]
     no_ping: bool,
-    /// Request header; its value is never shown. Repeatable
-    #[arg(long = "header", value_name = "NAME: VALUE", value_parser = parse_secret)]
-    headers: Vec<Secret<String>>,
-    /// Request header whose value is read from a file at each dial. Repeatable
-    #[arg(long = "header-file", value_name = "NAME: PATH")]
-    header_files: Vec<String>,
-    /// Request header whose value is in an environment variable. Repeatable
-    #[arg(long = "header-env", value_name = "NAME: VARIABLE")]
-    header_variables: Vec<String>,
-    /// Request header whose value is a systemd credential, read at each dial. Repeatable
-    #[arg(long = "header-credential", value_name = "NAME: CREDENTIAL")]
-    header_credentials: Vec<String>,
     /// Label of the connection's metrics. Repeatable
     #[arg(long = "label", value_name = "NAME=VALUE")]
     labels: Vec<String>,
-    /// Subprotocol to offer. Repeatable, the preferred first
-    #[arg(long = "subprotocol", value_name = "NAME")]
-    subprotocols: Vec<String>,
-    /// Text message to send after the upgrade; never shown. Repeatable
-    #[arg(long = "on-open", value_name = "TEXT", value_parser = parse_secret)]
-    on_open: Vec<Secret<String>>,
-    /// Limit of the whole dial; bare seconds as curl's are understood
-    #[arg(long, value_name = "DURATION", default_value = "15s", value_parser = judge::wait_or_seconds)]
-    connect_timeout: Duration,
-    /// Limit of resolving the name
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = judge::wait)]
-    dns_timeout: Duration,
-    /// Limit of connecting TCP
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = judge::wait)]
-    tcp_timeout: Duration,
-    /// Limit of the HTTP upgrade
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = judge::wait)]
-    upgrade_timeout: Duration,
-    /// Limit of one write
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
-    write_timeout: Duration,
-    /// How long the peer's Close reply is waited for
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
-    close_timeout: Duration,
-    /// Larger messages end the connection with Close 1009
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = judge::size)]
-    max_message_size: usize,
     /// With --reconnect: the wait after the first failure
     #[arg(long, value_name = "DURATION", default_value = "1s", value_parser = judge::wait)]
     reconnect_initial: Duration,
@@ -152,6 +113,8 @@ pub(crate) struct ClientArgs {
     /// Print help
     #[arg(short = 'h', long, action = clap::ArgAction::Help)]
     help: Option<bool>,
+    #[command(flatten)]
+    connection: ConnectionArgs,
 }
 
 impl ClientArgs {
@@ -160,17 +123,16 @@ impl ClientArgs {
     fn target(&self) -> Result<(Arc<Target>, Vec<String>), String> {
         let mut target = FlagTarget::default();
         let (flag, url) = self.url()?;
-        // What is wrong with the URL is told with everything else.
-        let host = || WsUrl::parse(&url).map_or_else(|_| "client".into(), |url| url.host);
-        let name = self.name.clone().unwrap_or_else(|| host().into());
+        let name = self.name.clone();
+        let name = name.unwrap_or_else(|| host_of(&url, "client"));
         target.set("--name", &["name"], name);
+        let mut warnings = self.connection.add_to(&mut target, &url)?;
         target.set(flag, &["url"], url);
-        self.add_request(&mut target)?;
+        self.add_labels(&mut target)?;
         self.add_policy(&mut target);
-        let loaded = load_flags(target).map_err(|report| in_words(&report))?;
-        let target = loaded.config.targets.into_iter().next();
-        let target = target.ok_or("the flags describe no target")?;
-        Ok((target, loaded.warnings))
+        let (target, more) = load_one(target)?;
+        warnings.extend(more);
+        Ok((target, warnings))
     }
 
     /// The URL, and the flag to blame for what is wrong with it.
@@ -195,63 +157,22 @@ impl ClientArgs {
         Ok(("--path", format!("ws://{host}:{}{}", self.port, self.path)))
     }
 
-    /// What is sent when the connection is made.
-    fn add_request(&self, target: &mut FlagTarget) -> Result<(), String> {
-        for header in &self.headers {
-            let (name, value) = split_header(header.expose(), "--header")?;
-            target.set("--header", &["headers", name], value);
-        }
-        let references = [
-            ("--header-file", "file", &self.header_files),
-            ("--header-env", "env", &self.header_variables),
-            (
-                "--header-credential",
-                "credential",
-                &self.header_credentials,
-            ),
-        ];
-        for (flag, kind, headers) in references {
-            for header in headers {
-                let (name, reference) = split_header(header, flag)?;
-                target.set(flag, &["headers", name, kind], reference);
-            }
-        }
+    fn add_labels(&self, target: &mut FlagTarget) -> Result<(), String> {
         for label in &self.labels {
             let pair = label.split_once('=');
             let (name, value) = pair.ok_or("--label: write it as NAME=VALUE")?;
             target.set("--label", &["labels", name.trim()], value.trim());
-        }
-        target.set(
-            "--subprotocol",
-            &["subprotocols"],
-            self.subprotocols.clone(),
-        );
-        let on_open = self.on_open.iter().map(|text| text.expose().clone());
-        target.set("--on-open", &["on_open"], on_open.collect::<Vec<_>>());
-        if self.no_ping {
-            target.set("--no-ping", &["heartbeat", "kind"], "none");
         }
         Ok(())
     }
 
     /// How the connection is kept.
     fn add_policy(&self, target: &mut FlagTarget) {
-        let durations: [(&'static str, &[&str], Duration); 10] = [
+        if self.no_ping {
+            target.set("--no-ping", &["heartbeat", "kind"], "none");
+        }
+        let durations: [(&'static str, &[&str], Duration); 4] = [
             ("--ping-interval", &["ping_interval"], self.ping_interval),
-            (
-                "--connect-timeout",
-                &["connect_timeout"],
-                self.connect_timeout,
-            ),
-            ("--dns-timeout", &["dns_timeout"], self.dns_timeout),
-            ("--tcp-timeout", &["tcp_timeout"], self.tcp_timeout),
-            (
-                "--upgrade-timeout",
-                &["upgrade_timeout"],
-                self.upgrade_timeout,
-            ),
-            ("--write-timeout", &["write_timeout"], self.write_timeout),
-            ("--close-timeout", &["close_timeout"], self.close_timeout),
             (
                 "--reconnect-initial",
                 &["reconnect", "initial"],
@@ -276,9 +197,8 @@ impl ClientArgs {
         let (factor, jitter) = (self.reconnect_factor, self.reconnect_jitter);
         target.set("--reconnect-factor", &["reconnect", "factor"], factor);
         target.set("--reconnect-jitter", &["reconnect", "jitter"], jitter);
-        let (retries, size) = (self.max_retry_limit, self.max_message_size);
+        let retries = self.max_retry_limit;
         target.set("--max-retry-limit", &["max_retry_limit"], retries);
-        target.set("--max-message-size", &["max_message_size"], size);
         if let Some(bounds) = &self.rtt_buckets {
             let bounds = bounds.iter().map(|bound| format_duration(*bound));
             let bounds: Vec<String> = bounds.collect();
@@ -293,20 +213,6 @@ fn bracketed(host: &str) -> String {
         true => format!("[{host}]"),
         false => host.to_owned(),
     }
-}
-
-/// `Name: value`; the error shows neither, since either may be the secret.
-fn split_header<'a>(text: &'a str, flag: &str) -> Result<(&'a str, &'a str), String> {
-    let (name, value) = text
-        .split_once(':')
-        .ok_or_else(|| format!("{flag}: write it as \"Name: value\""))?;
-    let name = name.trim();
-    if http::HeaderName::try_from(name).is_err() {
-        return Err(format!(
-            "{flag}: what stands before the colon is not a header name"
-        ));
-    }
-    Ok((name, value.trim()))
 }
 
 /// Runs the command: its exit status.

@@ -2,6 +2,8 @@
 
 mod check;
 mod client;
+mod connection;
+mod ping;
 mod reload;
 mod run;
 mod server;
@@ -42,6 +44,7 @@ bind; 2 wrong usage or bad configuration; 128 + signal after a second SIGINT or 
 Examples:
   ws-keepalive run --config config/demo.toml
   ws-keepalive client -H localhost -p 9000 -i 10s
+  ws-keepalive ping -c 5 ws://localhost:9000/ws
   ws-keepalive check /etc/ws-keepalive.toml
   ws-keepalive status"
 )]
@@ -69,6 +72,7 @@ enum Command {
     Run(run::RunArgs),
     Client(Box<client::ClientArgs>),
     Server(Box<server::ServerArgs>),
+    Ping(Box<ping::PingArgs>),
     /// Judge a configuration file; show the effective one
     #[command(after_help = "\
 Exit status: 0 if it is good, 2 if not; every mistake is shown with its place and its remedy.
@@ -95,6 +99,7 @@ pub fn main() -> ExitCode {
         Command::Run(args) => run::run(args, globals),
         Command::Client(args) => client::run(&args, level, format),
         Command::Server(args) => server::run(&args, level, format),
+        Command::Ping(args) => ping::run(&args, level, format),
         Command::Check(args) => check::run(&args, globals.overrides()),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),

@@ -1,6 +1,7 @@
 //! `ws-keepalive server`: the peer to ping.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,11 +10,12 @@ use clap::Args;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::complain_of;
 use super::values::{parse_address, parse_listen};
+use super::{USAGE, complain_of};
 use crate::app;
-use crate::config::{Listen, LogFormat, LogLevel, Server, judge};
+use crate::config::{Listen, LogFormat, LogLevel, Server, ServerTls, judge};
 use crate::os;
+use crate::server::tls::TlsFiles;
 use crate::server::{admin, peer};
 use crate::signal::Signals;
 use crate::stats::Registry;
@@ -33,7 +35,8 @@ const METRICS_DRAIN: Duration = Duration::from_secs(1);
     after_help = "Examples:\n  \
         ws-keepalive server                      port 9000 on every address\n  \
         ws-keepalive server -l 127.0.0.1 -p 0    any free port; the log says which\n  \
-        ws-keepalive server -m -a 127.0.0.1:8081 with its own /metrics"
+        ws-keepalive server -m -a 127.0.0.1:8081 with its own /metrics\n  \
+        ws-keepalive server --tls-cert cert.pem --tls-key key.pem    wss:// instead of ws://"
 )]
 pub(crate) struct ServerArgs {
     /// Address to listen on
@@ -71,13 +74,34 @@ pub(crate) struct ServerArgs {
     /// How long a client's Close reply is waited for
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
     close_timeout: Duration,
+    /// Serve wss://: PEM file with the certificate and its intermediates; read again when it changes
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Option<PathBuf>,
+    /// PEM file with the private key of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Option<PathBuf>,
+}
+
+impl ServerArgs {
+    /// clap asks for both files or neither.
+    fn tls(&self) -> Option<ServerTls> {
+        let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
+        Some(ServerTls { cert, key })
+    }
 }
 
 /// Runs the command: its exit status.
 pub(crate) fn run(args: &ServerArgs, level: LogLevel, format: LogFormat) -> u8 {
+    let tls = match args.tls().as_ref().map(TlsFiles::load).transpose() {
+        Ok(tls) => tls.map(Arc::new),
+        Err(why) => {
+            complain_of("server", &format!("{why} (--tls-cert, --tls-key)"));
+            return USAGE;
+        }
+    };
     let logs = logs::init(level, format);
     app::say_version();
-    let served = serve(args);
+    let served = serve(args, tls);
     // Writes what is queued: what comes now is the last line.
     drop(logs);
     match served {
@@ -89,7 +113,7 @@ pub(crate) fn run(args: &ServerArgs, level: LogLevel, format: LogFormat) -> u8 {
     }
 }
 
-fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
+fn serve(args: &ServerArgs, tls: Option<Arc<TlsFiles>>) -> anyhow::Result<u8> {
     let config = Arc::new(Server {
         name: args.name.clone(),
         listen: SocketAddr::new(args.listen, args.port),
@@ -99,6 +123,7 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
         max_message_size: args.max_message_size,
         handshake_timeout: args.handshake_timeout,
         close_timeout: args.close_timeout,
+        tls: args.tls(),
     });
     // Of a limit that stays too low the first connection that is not accepted tells.
     let _ = crate::app::raise_descriptor_limit();
@@ -123,7 +148,9 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
     };
     let address = listener.local_addr()?;
     tracing::info!(event = "listening", listener = %config.name, %address, "listening on {address}");
-    let status = runtime.block_on(serve_until_stopped(listener, config, &registry, &readiness));
+    let status = runtime.block_on(serve_until_stopped(
+        listener, config, tls, &registry, &readiness,
+    ));
     if let Some(metrics) = metrics {
         metrics.shutdown(METRICS_DRAIN);
     }
@@ -133,6 +160,7 @@ fn serve(args: &ServerArgs) -> anyhow::Result<u8> {
 async fn serve_until_stopped(
     listener: TcpListener,
     config: Arc<Server>,
+    tls: Option<Arc<TlsFiles>>,
     registry: &Arc<Registry>,
     readiness: &admin::Readiness,
 ) -> anyhow::Result<u8> {
@@ -142,7 +170,7 @@ async fn serve_until_stopped(
     let shutdown = CancellationToken::new();
     let guard = registry.listener(&config.name);
     let stats = guard.stats().clone();
-    let mut serving = std::pin::pin!(peer::serve(listener, config, guard, shutdown.clone()));
+    let mut serving = std::pin::pin!(peer::serve(listener, config, tls, guard, shutdown.clone()));
     loop {
         tokio::select! {
             () = &mut serving => return Ok(0),

@@ -44,6 +44,14 @@ impl FlagTarget {
         self.set(flag, path, format_duration(value));
     }
 
+    /// What was set: flag, key path and value, for tests of what a flag stands for.
+    #[cfg(test)]
+    pub(crate) fn parts(&self) -> Vec<(&'static str, String, Value)> {
+        let parts = self.parts.iter();
+        let part = |part: &Part| (part.flag, part.path.join("."), part.value.clone());
+        parts.map(part).collect()
+    }
+
     /// Adds the target to `layer`.
     pub(super) fn add_to(&self, layer: &mut TextLayer, mistakes: &mut Vec<Mistake>) {
         let mut target = Dict::new();

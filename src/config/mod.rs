@@ -21,6 +21,7 @@ mod resolve;
 pub(crate) mod schema;
 mod secret;
 mod secret_source;
+mod server_tls;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -159,6 +160,17 @@ pub(crate) struct Server {
     pub(crate) handshake_timeout: Duration,
     /// How long a drain waits for Close replies. Default 10 s.
     pub(crate) close_timeout: Duration,
+    /// Without it ws:// is served, with it wss://.
+    pub(crate) tls: Option<ServerTls>,
+}
+
+/// TLS of a listener. Identity is the paths; the files are read again when they change.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ServerTls {
+    /// PEM: our certificate, followed by its intermediates.
+    pub(crate) cert: PathBuf,
+    /// PEM: its private key.
+    pub(crate) key: PathBuf,
 }
 
 /// `[dial]`: how hard the network is hit when many targets dial at once.

@@ -120,6 +120,18 @@ section! {
         handshake_timeout: Positive = "10s",
         /// How long a drain waits for the clients' Close.
         close_timeout: Positive = "10s",
+        /// Serve wss:// instead of ws://.
+        tls: ServerTls,
+    }
+}
+
+section! {
+    /// TLS of the embedded listener. The files are read again when they change.
+    ServerTls {
+        /// PEM file: the certificate, followed by its intermediates. A relative path is one from the directory of this file.
+        cert: FilePath,
+        /// PEM file: the private key of the certificate.
+        key: FilePath,
     }
 }
 

@@ -6,7 +6,7 @@ mod warnings;
 
 use std::collections::{HashMap, HashSet};
 use std::ffi::OsString;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +21,7 @@ use super::leaf::{Use, WsUrl};
 use super::mistake::Mistake;
 use super::raw;
 use super::read::{Field, Read, Reader};
+use super::server_tls::{beside_file, server_tls};
 use super::{
     Config, ConnectionOptions, DialLimits, HeartbeatKind, Listen, Log, Metrics, Policy,
     ProxyChoice, ProxyServer, SecretSource, Server, Target, Timeouts, TlsOptions,
@@ -40,6 +41,8 @@ pub(super) fn resolve(
     warnings: &mut Vec<String>,
 ) -> Config {
     let section = |name| layers.merged().get(name);
+    let server =
+        section("server").map(|value| server(&read_section(Some(value)), layers, mistakes));
     let targets = Resolver {
         layers,
         variable,
@@ -56,7 +59,7 @@ pub(super) fn resolve(
         log: log(&read_section(section("log"))),
         metrics: metrics(&read_section(section("metrics"))),
         control: control(&read_section(section("control")), layers, variable),
-        server: section("server").map(|value| server(&read_section(Some(value)))),
+        server,
         dial: dial(&read_section(section("dial"))),
         targets,
     }
@@ -86,9 +89,7 @@ fn metrics(raw: &raw::Metrics) -> Metrics {
 
 fn control(raw: &raw::Control, layers: &Layers<'_>, variable: Variable<'_>) -> Option<PathBuf> {
     if let Field::Set(path, tag) = &raw.socket {
-        // A path in a file means the same whoever reads it, wherever they stand.
-        let directory = layers.file_of(*tag).and_then(Path::parent);
-        return Some(directory.map_or_else(|| path.0.clone(), |dir| dir.join(&path.0)));
+        return Some(beside_file(path, *tag, layers));
     }
     // systemd separates several RuntimeDirectory= by colons.
     let directories = variable("RUNTIME_DIRECTORY")?;
@@ -96,7 +97,7 @@ fn control(raw: &raw::Control, layers: &Layers<'_>, variable: Variable<'_>) -> O
     (!first.as_os_str().is_empty()).then(|| first.join("control.sock"))
 }
 
-fn server(raw: &raw::Server) -> Server {
+fn server(raw: &raw::Server, layers: &Layers<'_>, mistakes: &mut Vec<Mistake>) -> Server {
     let ping_interval = raw
         .ping_interval
         .get()
@@ -114,6 +115,7 @@ fn server(raw: &raw::Server) -> Server {
         max_message_size: raw.max_message_size.get().map_or(16 << 20, |s| s.0),
         handshake_timeout: or(&raw.handshake_timeout, Duration::from_secs(10)),
         close_timeout: or(&raw.close_timeout, Duration::from_secs(10)),
+        tls: server_tls(&raw.tls, layers, mistakes),
     }
 }
 

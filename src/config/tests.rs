@@ -176,6 +176,9 @@ fn a_full_file_is_resolved_key_by_key() {
     );
     let server = config.server.unwrap();
     assert_eq!(server.listen, "[::1]:9000".parse().unwrap());
+    let tls = server.tls.unwrap();
+    assert_eq!(tls.cert, repository("tests/config/good/tls/cert.pem"));
+    assert_eq!(tls.key, repository("tests/config/good/tls/key.pem"));
     assert_eq!(
         (&*server.name, server.pong_timeout),
         ("edge", Duration::from_secs(2))

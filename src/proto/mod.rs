@@ -9,4 +9,5 @@ pub(crate) mod backoff;
 pub(crate) mod close;
 pub(crate) mod event;
 pub(crate) mod heartbeat;
+pub(crate) mod probe;
 pub(crate) mod reconnect;

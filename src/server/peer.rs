@@ -22,8 +22,10 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::tls::TlsFiles;
 use crate::config::Server;
 use crate::proto::close::{Asked, Cause};
 use crate::proto::event::{Event, Message};
@@ -44,11 +46,12 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
     Connection: close\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\r\n\
     too many connections\n";
 
-/// Serves `listener` until `shutdown`, then closes every connection with 1000, waits for the
+/// Serves `listener`, by `tls` if there is one, until `shutdown`, then closes every connection with 1000, waits for the
 /// replies up to `close_timeout`, and returns.
 pub(crate) async fn serve(
     listener: TcpListener,
     config: Arc<Server>,
+    tls: Option<Arc<TlsFiles>>,
     stats: ListenerGuard,
     shutdown: CancellationToken,
 ) {
@@ -83,6 +86,7 @@ pub(crate) async fn serve(
                 let connection = Connection {
                     from,
                     config: config.clone(),
+                    tls: tls.clone(),
                     stats: stats.stats().clone(),
                     shutdown: shutdown.clone(),
                     _place: place,
@@ -91,7 +95,10 @@ pub(crate) async fn serve(
             }
             Err(_) => {
                 tracing::debug!(listener = %config.name, %from, "refused: max_connections reached");
-                if let Ok(permit) = refusals.clone().try_acquire_owned() {
+                // By TLS the answer would cost a handshake, of which there are too many already.
+                if tls.is_none()
+                    && let Ok(permit) = refusals.clone().try_acquire_owned()
+                {
                     connections.spawn(refuse(stream, permit));
                 }
             }
@@ -137,6 +144,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 struct Connection {
     from: SocketAddr,
     config: Arc<Server>,
+    tls: Option<Arc<TlsFiles>>,
     stats: Arc<ListenerStats>,
     shutdown: CancellationToken,
     _place: OwnedSemaphorePermit,
@@ -185,8 +193,40 @@ impl Connection {
         session.run(&mut host).await;
     }
 
-    /// The upgrade, within its deadline; `None` if the client wanted, or did, something else.
+    /// TLS and the upgrade, within their deadline; `None` if the client wanted, or did, something
+    /// else.
     async fn handshake(&self, stream: TcpStream) -> Option<(WsLink, bool)> {
+        let limit = self.config.handshake_timeout;
+        let agreed = async {
+            let io = match &self.tls {
+                None => Io::tcp(stream),
+                Some(tls) => self.secured(stream, tls).await?,
+            };
+            self.upgraded(io).await
+        };
+        tokio::select! {
+            agreed = timeout(limit, agreed) => agreed.unwrap_or_else(|_| {
+                tracing::debug!(from = %self.from, "no handshake within {limit:?}");
+                None
+            }),
+            () = self.shutdown.cancelled() => None,
+        }
+    }
+
+    async fn secured(&self, stream: TcpStream, tls: &Arc<TlsFiles>) -> Option<Io> {
+        let config = tls.current(&self.config.name).await;
+        match TlsAcceptor::from(config).accept(stream).await {
+            Ok(tls) => Some(Io::server_tls(tls)),
+            Err(error) => {
+                // Plain HTTP, a certificate the client does not trust, a port scan: the client's
+                // affair, and no sign that accepting fails.
+                tracing::debug!(from = %self.from, %error, "no TLS handshake");
+                None
+            }
+        }
+    }
+
+    async fn upgraded(&self, io: Io) -> Option<(WsLink, bool)> {
         let wanted: Mutex<Option<Wanted>> = Mutex::new(None);
         let service = service_fn(|mut request: HttpRequest<Body>| {
             let answer = answer(&request);
@@ -198,21 +238,14 @@ impl Connection {
             }
             std::future::ready(Ok::<_, Infallible>(answer))
         });
-        let limit = self.config.handshake_timeout;
         let served = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
-            .keep_alive(false)
             .timer(TokioTimer::new())
-            .header_read_timeout(limit)
-            .serve_connection(TokioIo::new(Io::tcp(stream)), &service)
+            .header_read_timeout(self.config.handshake_timeout)
+            .serve_connection(TokioIo::new(io), &service)
             .with_upgrades();
-        tokio::select! {
-            served = timeout(limit, served) => match served {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => tracing::debug!(from = %self.from, %error, "no handshake"),
-                Err(_) => tracing::debug!(from = %self.from, "no handshake within {limit:?}"),
-            },
-            () = self.shutdown.cancelled() => return None,
+        if let Err(error) = served.await {
+            tracing::debug!(from = %self.from, %error, "no handshake");
         }
         let wanted = wanted
             .into_inner()
@@ -335,5 +368,9 @@ fn plain(status: StatusCode, text: &str) -> Response<String> {
     *response.status_mut() = status;
     let kind = HeaderValue::from_static("text/plain; charset=utf-8");
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    // Said here, and not by `keep_alive(false)`: hyper would then add it to the 101 as well, whose
+    // `Connection` some clients take only as the one word.
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
     response
 }

@@ -19,6 +19,7 @@ use crate::config::Target;
 use crate::proto::close::Asked;
 use crate::reload::Changes;
 use crate::stats::{EntryGuard, Registry, TargetStats};
+use crate::transport::tls;
 
 /// From a task's panic to its restart.
 const RESTART_AFTER: Duration = Duration::from_secs(1);
@@ -127,6 +128,8 @@ impl<H: Hold> Supervisor<H> {
     /// Makes what runs what is wanted; names in `desired` are unique. Returns at once: connections
     /// are closed and dialled by their own tasks.
     pub(crate) fn apply(&mut self, desired: &[Arc<Target>]) -> Changes {
+        let over_tls = |target: &&Arc<Target>| target.identity.url.starts_with("wss:");
+        tls::expect_targets(desired.iter().filter(over_tls).count());
         let running: Vec<_> = self.entries.values().map(|e| e.target.clone()).collect();
         let plan = plan(desired, &running);
         drop(running);

@@ -7,4 +7,4 @@ pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod observe;
 pub(crate) mod targets_json;
-mod words;
+pub(crate) mod words;

@@ -1,6 +1,6 @@
 //! From a target to a link: each step timed, bounded, and failing by its own name.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -171,8 +171,7 @@ fn same_origin(a: &Place, b: &Place) -> bool {
 /// The place that redirect number `count` from `place` leads to.
 fn followed(place: &Place, location: &str, count: u32, most: u32) -> Result<Place, String> {
     let next = place.join(location);
-    let next =
-        next.map_err(|error| format!("the peer redirects to a place that is none: {error}"))?;
+    let next = next.map_err(|error| format!("the peer redirects, and its Location {error}"))?;
     if place.secure && !next.secure {
         return Err(format!(
             "the peer redirects from wss to ws, to {}: not followed, for what is sent would be \
@@ -300,9 +299,9 @@ impl Dial<'_> {
             None => true,
         };
         if by_name {
-            return Ok(match self.place.literal() {
-                Some(ip) => Destination::Address((ip, port).into()),
-                None => Destination::Name(host, port),
+            return Ok(match host.parse::<IpAddr>() {
+                Ok(ip) => Destination::Address((ip, port).into()),
+                Err(_) => Destination::Name(host, port),
             });
         }
         let addresses = self.addresses(progress).await?;
@@ -539,7 +538,7 @@ enum Agreed {
     Redirect(Box<str>),
 }
 
-fn is_of(family: IpFamily, ip: std::net::IpAddr) -> bool {
+fn is_of(family: IpFamily, ip: IpAddr) -> bool {
     match family {
         IpFamily::Any => true,
         IpFamily::V4 => ip.is_ipv4(),
@@ -547,7 +546,7 @@ fn is_of(family: IpFamily, ip: std::net::IpAddr) -> bool {
     }
 }
 
-fn with_zone(ip: std::net::IpAddr, zone: Option<&str>, port: u16) -> Result<SocketAddr, String> {
+fn with_zone(ip: IpAddr, zone: Option<&str>, port: u16) -> Result<SocketAddr, String> {
     let mut address = SocketAddr::new(ip, port);
     if let (SocketAddr::V6(v6), Some(zone)) = (&mut address, zone) {
         let scope = tcp::scope_id(zone).map_err(|error| format!("[{ip}%{zone}]: {error}"))?;

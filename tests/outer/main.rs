@@ -5,13 +5,18 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod addresses;
 mod control;
 mod demo;
 mod foreign_peers;
 mod odd_peers;
 mod prometheus;
+mod proxies;
 mod reload_files;
 mod reload_thousand;
+mod secrets;
 mod shutdown;
 mod stall;
 mod support_works;
+mod tls;
+mod tls_support_works;

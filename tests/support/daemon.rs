@@ -7,9 +7,10 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::config::ConfigDir;
-use super::http;
+use super::http::{self, Endpoint};
 use super::journal::{secs, until};
 use super::machine::free_port;
+use super::namespace::Namespace;
 use super::process::Process;
 use super::scrape::Scrape;
 
@@ -18,7 +19,9 @@ pub(crate) fn program(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ws-keepalive"));
     for (name, _) in std::env::vars_os() {
         if let Some(name) = name.to_str()
-            && (name.starts_with("WS_KEEPALIVE") || name.starts_with("OTEL_"))
+            && (name.starts_with("WS_KEEPALIVE")
+                || name.starts_with("OTEL_")
+                || name.to_ascii_lowercase().ends_with("_proxy"))
         {
             command.env_remove(name);
         }
@@ -35,6 +38,8 @@ pub(crate) struct Daemon {
     pub(crate) process: Process,
     pub(crate) dir: ConfigDir,
     pub(crate) metrics: SocketAddr,
+    /// The same, or a socket file where the daemon's network is not ours.
+    endpoint: Endpoint,
 }
 
 impl Daemon {
@@ -65,17 +70,51 @@ impl Daemon {
         more: &[&str],
     ) -> Self {
         let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
-        place(&dir, &full(&dir, metrics, targets));
-        let file = dir.file();
-        let file = file.to_str().unwrap();
-        let mut command = program(&["run", "--config", file]);
-        command.args(["--log-level", "debug", "--log-format", "json"]);
-        command.args(more);
-        let process = Process::spawn("run", &mut command);
+        place(&dir, &full(&dir, &metrics.to_string(), targets));
+        let process = Process::spawn("run", &mut run_command(&dir, more));
         let daemon = Self {
             process,
             dir,
             metrics,
+            endpoint: metrics.into(),
+        };
+        daemon.ready();
+        daemon
+    }
+
+    /// `run` in a network of its own. Its metrics are at a socket file, which is in no network.
+    pub(crate) fn run_inside(namespace: &Namespace, targets: &str) -> Self {
+        let dir = ConfigDir::new();
+        let socket = dir.path().join("metrics.sock");
+        let listen = format!("unix:{}", socket.display());
+        dir.overwrite(&full(&dir, &listen, targets));
+        let daemon = Self {
+            process: namespace.spawn("run", &run_command(&dir, &[])),
+            dir,
+            metrics: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            endpoint: Endpoint::Unix(socket),
+        };
+        daemon.ready();
+        daemon
+    }
+
+    /// The same with `variables` in its environment.
+    pub(crate) fn run_with_variables(targets: &str, variables: &[(&str, &str)]) -> Self {
+        Self::run_logging(targets, variables, "json")
+    }
+
+    /// The same with its log in `format`.
+    pub(crate) fn run_logging(targets: &str, variables: &[(&str, &str)], format: &str) -> Self {
+        let dir = ConfigDir::new();
+        let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        dir.overwrite(&full(&dir, &metrics.to_string(), targets));
+        let mut command = run_logging_command(&dir, &[], format);
+        command.envs(variables.iter().copied());
+        let daemon = Self {
+            process: Process::spawn("run", &mut command),
+            dir,
+            metrics,
+            endpoint: metrics.into(),
         };
         daemon.ready();
         daemon
@@ -93,6 +132,7 @@ impl Daemon {
             process,
             dir: ConfigDir::new(),
             metrics,
+            endpoint: metrics.into(),
         }
     }
 
@@ -108,12 +148,12 @@ impl Daemon {
 
     /// The whole file for `targets`.
     pub(crate) fn text(&self, targets: &str) -> String {
-        full(&self.dir, self.metrics, targets)
+        full(&self.dir, &self.metrics.to_string(), targets)
     }
 
     pub(crate) fn ready(&self) {
         until("/readyz answers 200", secs(15.0), || {
-            match http::get(self.metrics, "/readyz")? {
+            match http::get(self.endpoint.clone(), "/readyz")? {
                 (200, _) => Ok(()),
                 other => Err(format!(
                     "{other:?}; log: {:?}",
@@ -124,7 +164,7 @@ impl Daemon {
     }
 
     pub(crate) fn try_scrape(&self) -> Result<Scrape, String> {
-        match http::get(self.metrics, "/metrics")? {
+        match http::get(self.endpoint.clone(), "/metrics")? {
             (200, text) => Ok(Scrape::of(text)),
             other => Err(format!("{other:?}")),
         }
@@ -159,7 +199,7 @@ impl Daemon {
 
     /// The entry of `target` in `/api/v1/targets`.
     pub(crate) fn api(&self, target: &str) -> Result<Value, String> {
-        let (status, body) = http::get(self.metrics, "/api/v1/targets")?;
+        let (status, body) = http::get(self.endpoint.clone(), "/api/v1/targets")?;
         let json: Value =
             serde_json::from_str(&body).map_err(|error| format!("{status}: {error}: {body}"))?;
         let targets = json["targets"].as_array().cloned().unwrap_or_default();
@@ -180,7 +220,19 @@ impl Daemon {
     }
 }
 
-fn full(dir: &ConfigDir, metrics: SocketAddr, targets: &str) -> String {
+fn run_command(dir: &ConfigDir, more: &[&str]) -> Command {
+    run_logging_command(dir, more, "json")
+}
+
+fn run_logging_command(dir: &ConfigDir, more: &[&str], format: &str) -> Command {
+    let file = dir.file();
+    let mut command = program(&["run", "--config", file.to_str().unwrap()]);
+    command.args(["--log-level", "debug", "--log-format", format]);
+    command.args(more);
+    command
+}
+
+fn full(dir: &ConfigDir, metrics: &str, targets: &str) -> String {
     let control = dir.path().join("control.sock");
     format!(
         "[metrics]\nlisten = \"{metrics}\"\nreload = true\n\n[control]\nsocket = {control:?}\n\n{targets}"

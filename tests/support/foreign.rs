@@ -7,7 +7,7 @@
 //! every open connection: `{"command":"ping"|"send","data"}`, `{"command":"close","code",
 //! "reason"}`, `{"command":"vanish"}`. End of input ends the peer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
@@ -37,6 +37,15 @@ impl Foreign {
 
     pub(crate) fn python_client(url: &str) -> Self {
         python("client.py", &[url])
+    }
+
+    /// Those two by wss://, trusting the certificates of `ca` only.
+    pub(crate) fn node_client_trusting(url: &str, ca: &Path) -> Self {
+        spawn_with(node_command("client.js", &[url]), "NODE_EXTRA_CA_CERTS", ca)
+    }
+
+    pub(crate) fn python_client_trusting(url: &str, ca: &Path) -> Self {
+        spawn_with(python_command("client.py", &[url]), "SSL_CERT_FILE", ca)
     }
 
     fn listening(peer: Self) -> (Self, u16) {
@@ -98,21 +107,37 @@ fn script(name: &str) -> PathBuf {
 }
 
 fn node(name: &str, arguments: &[&str]) -> Foreign {
+    spawn(node_command(name, arguments))
+}
+
+fn node_command(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("node");
     command.env("NODE_PATH", tools().join("node/node_modules"));
     command.arg(script(name)).args(arguments);
-    Foreign {
-        process: Process::spawn(name, &mut command),
-    }
+    command
 }
 
 fn python(name: &str, arguments: &[&str]) -> Foreign {
+    spawn(python_command(name, arguments))
+}
+
+fn python_command(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(tools().join("venv/bin/python"));
     command
         .env("PYTHONDONTWRITEBYTECODE", "1")
         .arg(script(name))
         .args(arguments);
+    command
+}
+
+fn spawn_with(mut command: Command, variable: &str, path: &Path) -> Foreign {
+    command.env(variable, path);
+    spawn(command)
+}
+
+fn spawn(mut command: Command) -> Foreign {
+    let name = command.get_program().to_string_lossy().into_owned();
     Foreign {
-        process: Process::spawn(name, &mut command),
+        process: Process::spawn(&name, &mut command),
     }
 }

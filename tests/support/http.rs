@@ -2,23 +2,57 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
 use std::time::Duration;
 
+/// Where HTTP is served.
+#[derive(Debug, Clone)]
+pub(crate) enum Endpoint {
+    Tcp(SocketAddr),
+    /// For a daemon in a network that is not ours.
+    Unix(PathBuf),
+}
+
+impl From<SocketAddr> for Endpoint {
+    fn from(address: SocketAddr) -> Self {
+        Self::Tcp(address)
+    }
+}
+
 /// Status and body of `GET path`, or why there is none.
-pub(crate) fn get(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
-    request(address, "GET", path).map_err(|error| format!("GET {path}: {error}"))
+pub(crate) fn get(at: impl Into<Endpoint>, path: &str) -> Result<(u16, String), String> {
+    request(&at.into(), "GET", path).map_err(|error| format!("GET {path}: {error}"))
 }
 
 /// Status and body of an empty `POST path`, or why there is none.
-pub(crate) fn post(address: SocketAddr, path: &str) -> Result<(u16, String), String> {
-    request(address, "POST", path).map_err(|error| format!("POST {path}: {error}"))
+pub(crate) fn post(at: impl Into<Endpoint>, path: &str) -> Result<(u16, String), String> {
+    request(&at.into(), "POST", path).map_err(|error| format!("POST {path}: {error}"))
 }
 
-fn request(address: SocketAddr, method: &str, path: &str) -> std::io::Result<(u16, String)> {
+fn request(at: &Endpoint, method: &str, path: &str) -> std::io::Result<(u16, String)> {
     let patience = Duration::from_secs(10);
-    let mut stream = TcpStream::connect_timeout(&address, patience)?;
-    stream.set_read_timeout(Some(patience))?;
-    stream.set_write_timeout(Some(patience))?;
+    match at {
+        Endpoint::Tcp(address) => {
+            let stream = TcpStream::connect_timeout(address, patience)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            exchange(stream, method, path)
+        }
+        Endpoint::Unix(socket) => {
+            let stream = UnixStream::connect(socket)?;
+            stream.set_read_timeout(Some(patience))?;
+            stream.set_write_timeout(Some(patience))?;
+            exchange(stream, method, path)
+        }
+    }
+}
+
+fn exchange(
+    mut stream: impl Read + Write,
+    method: &str,
+    path: &str,
+) -> std::io::Result<(u16, String)> {
     write!(
         stream,
         "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"

@@ -6,22 +6,32 @@
 
 mod config;
 mod daemon;
+mod fake_proxy;
 mod foreign;
 mod frame;
 mod http;
 mod journal;
 mod machine;
+mod namespace;
 mod odd_peer;
+mod pki;
 mod process;
+mod proxies;
 mod scrape;
+mod tls_front;
 
 pub(crate) use config::ConfigDir;
 pub(crate) use daemon::{Daemon, number_after, program};
+pub(crate) use fake_proxy::{Answer, FakeProxy};
 pub(crate) use foreign::Foreign;
 pub(crate) use frame::Frame;
-pub(crate) use http::{get, post};
+pub(crate) use http::{Endpoint, get, post};
 pub(crate) use journal::{Journal, secs, until};
 pub(crate) use machine::{BlackHole, alone, free_port, shared, sockets_of, tools};
+pub(crate) use namespace::{DEAD_ADDRESS, Names, Namespace};
 pub(crate) use odd_peer::{Happened, Manner, OddPeer, OnClose, Pongs, Script, Then};
+pub(crate) use pki::{EXPIRED_AT, Leaf, NOT_AFTER, Pair, Pki};
 pub(crate) use process::{Line, Process, Signal, exit_code};
+pub(crate) use proxies::{Proxy, Squid};
 pub(crate) use scrape::Scrape;
+pub(crate) use tls_front::{Seen, Terms, TlsFront, TlsVersion};

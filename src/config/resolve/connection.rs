@@ -313,6 +313,7 @@ impl Resolver<'_, '_> {
         }
         let there = self.shared.tls.get_key_value(&options);
         let options = there.map_or_else(|| Arc::new(options), |(options, _)| options.clone());
+        // What cannot be read is told of every file; what is in them is judged together.
         let files = [
             ("ca", &options.ca),
             ("cert", &options.cert),
