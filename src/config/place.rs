@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 use std::fmt;
-use std::net::IpAddr;
 use std::path::PathBuf;
 
 use url::Url;
@@ -73,11 +72,6 @@ impl Place {
             place.unix.clone_from(&self.unix);
         }
         Ok(place)
-    }
-
-    /// The address, if the host is one: there is nothing to look up.
-    pub(crate) fn literal(&self) -> Option<IpAddr> {
-        self.host.parse().ok()
     }
 
     fn of(split: &Split) -> Result<Self, String> {
@@ -332,7 +326,7 @@ mod tests {
         let it = place("ws://example.com:443");
         assert_eq!((it.secure, it.port, &*it.path), (false, 443, "/"));
         assert_eq!(it.authority, "example.com:443");
-        assert!(it.credentials.is_none() && it.literal().is_none());
+        assert_eq!(it.credentials, None);
         // The scheme's own port is not said.
         assert_eq!(place("wss://example.com:443").authority, "example.com");
         let only_user = place("ws://joe@example.com").credentials;
@@ -349,7 +343,6 @@ mod tests {
             let it = place(text);
             assert_eq!((&*it.host, it.zone.as_deref()), ("fe80::1", Some("eth0")));
             assert_eq!((&*it.authority, it.port), ("[fe80::1]:9000", 9000));
-            assert_eq!(it.literal(), "fe80::1".parse().ok());
             assert_eq!(it.to_string(), "ws://[fe80::1%25eth0]:9000/ws");
             let split = Split::parse(text).unwrap();
             assert_eq!(split.whole(), "ws://u:p@[fe80::1%25eth0]:9000/ws?x");
