@@ -51,7 +51,9 @@ impl Place {
             .map_err(|error| format!("is no URL: {error}"))?;
         if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") {
             return Err(match shown_scheme(location, url.scheme()) {
-                Some(scheme) => format!("has the scheme `{scheme}`: none of ws, wss, http, https"),
+                Some(scheme) => {
+                    format!("has the scheme `{scheme}`, which is none of ws, wss, http and https")
+                }
                 None => "is no address of ws, wss, http or https".to_owned(),
             });
         }
@@ -446,7 +448,7 @@ mod tests {
         let error = from.join("ftp://joe:hunter2@example.com/?hunter2");
         assert_eq!(
             error.unwrap_err(),
-            "has the scheme `ftp`: none of ws, wss, http, https"
+            "has the scheme `ftp`, which is none of ws, wss, http and https"
         );
         let error = from.join("https://joe:hunter2@/?hunter2").unwrap_err();
         assert_eq!(error, "is no URL: empty host");

@@ -201,7 +201,7 @@ macro_rules! target_section {
             resolve: Destinations = [],
             /// The address or the interface that connections go out from. An interface may need CAP_NET_RAW.
             bind: BindTo,
-            /// One connection to every address the name resolves to, each with the label `address_index`. Not through a proxy.
+            /// One connection to every address the name resolves to, or that `resolve` lists, each with the label `address_index`. Not through a proxy.
             fan_out: bool = false,
             /// How often the name is looked up again for `fan_out`; at least 1s.
             fan_out_interval: LookupInterval = "30s",

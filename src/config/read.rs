@@ -218,8 +218,8 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// Keys later versions have; `tls` is one of `[server]`.
-const FUTURE: [&str; 5] = ["otlp", "max_silence", "staleness", "faults", "tls"];
+/// Keys later versions have.
+const FUTURE: [&str; 4] = ["otlp", "max_silence", "staleness", "faults"];
 
 /// The one of `names` that `name` was probably meant to be.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {

@@ -389,9 +389,6 @@ impl Resolver<'_, '_> {
         } else if connection.proxy != ProxyChoice::Direct {
             "does not go with a proxy, which chooses the address itself; write proxy = \"none\" \
              or fan_out = false"
-        } else if !connection.address.resolve.is_empty() {
-            "does not go with `resolve`, which names the addresses already; write a target for \
-             each of them, or resolve = []"
         } else {
             let interval = pick!(chain, fan_out_interval);
             let interval = interval.get().map(|interval| interval.0);

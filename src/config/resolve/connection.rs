@@ -293,6 +293,7 @@ impl Resolver<'_, '_> {
         };
         let (options, wrong) = self.judged(options);
         for (wrong_key, message) in wrong {
+            // One that nobody gave is missing, which was reported where it is missed.
             let giver = match wrong_key {
                 "ca" => &ca,
                 "cert" => &cert,
@@ -324,6 +325,7 @@ impl Resolver<'_, '_> {
                 wrong.push((key, message));
             }
         }
+        // What is there can be read; whether it is any good is the next question.
         if wrong.is_empty()
             && let Err(bad) = options.read(self.variable)
         {
