@@ -837,7 +837,7 @@ async fn verbose_shows_the_handshake_and_no_secret() {
         "  > cookie: ***",
         "  < HTTP/1.1 403 Forbidden",
         "  < set-cookie: ***",
-        "  < x-echo: ***",
+        "  < x-echo: Bearer ***",
     ] {
         assert!(told.lines.iter().any(|l| l == line), "{line} in {text}");
     }
