@@ -57,6 +57,14 @@ pub(crate) fn wire() -> (Wire, DuplexStream, Breaker) {
     (wire, theirs, Breaker(shared))
 }
 
+/// A wire over `stream`, without a breaker.
+pub(crate) fn over(stream: DuplexStream) -> Wire {
+    Wire {
+        stream,
+        shared: Arc::default(),
+    }
+}
+
 impl Wire {
     /// `Pending` or an error while the wire is broken for `writing` or reading.
     fn gate(&self, cx: &mut Context<'_>, writing: bool) -> Option<Poll<io::Result<()>>> {

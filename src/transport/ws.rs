@@ -216,3 +216,25 @@ fn io_ending(error: &io::Error) -> Ending {
         _ => Ending::LocalNetwork(os_words(error)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustls::AlertDescription;
+
+    #[test]
+    fn an_error_of_tls_is_told_from_one_of_the_network() {
+        let of = |error| ending(Error::Io(io::Error::new(ErrorKind::InvalidData, error)));
+        let alert = rustls::Error::AlertReceived(AlertDescription::InternalError);
+        let expected = Ending::Tls {
+            by_peer: true,
+            error: "alert internal_error".to_owned(),
+        };
+        assert_eq!(of(alert), expected);
+        let damaged = of(rustls::Error::DecryptError);
+        assert!(matches!(damaged, Ending::Tls { by_peer: false, .. }));
+        // A stream cut without a close_notify.
+        let cut = ending(Error::Io(ErrorKind::UnexpectedEof.into()));
+        assert_eq!(cut, Ending::Fin);
+    }
+}

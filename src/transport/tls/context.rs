@@ -389,6 +389,34 @@ mod tests {
     }
 
     #[test]
+    fn only_files_that_settled_and_look_the_same_are_not_read_again() {
+        let looks = |length| Looks {
+            device: 1,
+            inode: 1,
+            length,
+            modified: (1, 0),
+            changed: (1, 0),
+        };
+        let seen = |length, settled| Fingerprint {
+            files: vec![Some(looks(length))],
+            settled,
+        };
+        for (read, now, known) in [
+            (seen(1, true), seen(1, true), true),
+            (seen(1, false), seen(1, true), false),
+            (seen(1, true), seen(2, true), false),
+        ] {
+            let slot = Slot::default();
+            assert!(slot.known(&now).is_none());
+            lock(&slot.0).read = Some(Reading {
+                files: read,
+                error: Some("bad".into()),
+            });
+            assert_eq!(slot.known(&now).is_some(), known);
+        }
+    }
+
+    #[test]
     fn the_memory_for_tickets_grows_with_the_targets_and_never_below_rustls_own() {
         expect_targets(1000);
         assert_eq!(TICKETS.load(Relaxed), 8000);

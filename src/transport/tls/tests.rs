@@ -388,6 +388,32 @@ async fn a_client_certificate_is_shown_missed_and_refused_in_either_version() {
 }
 
 #[tokio::test]
+async fn a_refusal_is_read_even_if_a_write_meets_the_closed_connection_first() {
+    let (ca, other) = (Ca::new("Test CA"), Ca::new("Other CA"));
+    let speaks = Speaks {
+        client_ca: Some(&ca),
+        ..Speaks::default()
+    };
+    let issued = ca.issue(&Order::server(&["localhost"]));
+    let server = serve_tls(speaks.config(&issued), echo).await;
+    let wrong = other.issue(&Order::client("client"));
+    let options = TlsOptions {
+        cert: wrong.cert_source(),
+        key: wrong.key_source(),
+        ..trusting(&ca)
+    };
+    let mut secured = reach(&server, "localhost", options).await.ok().unwrap();
+    let write = async {
+        while secured.io.write_all(b"hello").await.is_ok() && secured.io.flush().await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    timeout(LIMIT, write).await.expect("a write that fails");
+    let said = secured.watch.failure().unwrap();
+    assert!(said.contains("alert unknown_ca"), "{said}");
+}
+
+#[tokio::test]
 async fn a_server_that_hangs_up_on_an_absent_certificate_without_a_word_is_understood() {
     let ca = Ca::new("Test CA");
     let issued = ca.issue(&Order::server(&["localhost"]));
