@@ -14,11 +14,11 @@ use super::proxy::{self, Destination, Proxy};
 use super::request;
 use super::resolver;
 use super::tcp;
-use super::tls::{self, TlsWatch};
+use super::tls::{self, Prepared, TlsWatch};
 use super::trace::Trace;
 use super::upgrade::{self, Refusal, UpgradeRequest, Upgraded};
 use super::ws::WsLink;
-use crate::config::{IpFamily, Place, ResolveTo, Target};
+use crate::config::{IpFamily, Place, ProxyKind, ResolveTo, Target, TlsOptions};
 use crate::os;
 use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::reconnect::Advice;
@@ -220,6 +220,18 @@ impl Dial<'_> {
             Some(_) => Ok(None),
         };
         let proxy = proxy.map_err(|message| progress.refused(message))?;
+        // Before the first packet: what our own files take is no time of the peer's.
+        let proxy_tls = match &proxy {
+            Some(proxy) if proxy.kind == ProxyKind::Https => {
+                Some(self.prepared(progress, &options.proxy_tls).await?)
+            }
+            Some(_) | None => None,
+        };
+        progress.enter(Phase::Tls);
+        let tls = match self.place.secure {
+            true => Some(self.prepared(progress, &self.tls_options()).await?),
+            false => None,
+        };
 
         let hop = self.first_hop(progress, proxy.as_ref()).await?;
         let destination = self.destination(progress, proxy.as_ref()).await?;
@@ -228,7 +240,7 @@ impl Dial<'_> {
         if let Some(proxy) = &proxy {
             progress.enter(Phase::Proxy);
             let opened = async {
-                let opened = proxy::tunnel(io, proxy, &options.proxy_tls, destination).await;
+                let opened = proxy::tunnel(io, proxy, proxy_tls.as_ref(), destination).await;
                 opened.map_err(|failure| Failure {
                     message: failure.message,
                     status: failure.status,
@@ -242,7 +254,7 @@ impl Dial<'_> {
                 .await?;
         }
 
-        let (io, secured) = self.secure(progress, io, trace).await?;
+        let (io, secured) = self.secure(progress, io, tls.as_ref(), trace).await?;
         let upgraded = self
             .upgrade(progress, io, &secured, proxy.as_ref(), trace)
             .await?;
@@ -264,6 +276,28 @@ impl Dial<'_> {
                 }))
             }
         })
+    }
+
+    fn tls_options(&self) -> Arc<TlsOptions> {
+        let mut options = self.target.connection.tls.clone();
+        if !self.is_own && options.server_name.is_some() {
+            Arc::make_mut(&mut options).server_name = None;
+        }
+        options
+    }
+
+    /// Reads TLS files under the whole dial's limit alone, in the phase under way.
+    async fn prepared(
+        &self,
+        progress: &Progress,
+        options: &Arc<TlsOptions>,
+    ) -> Result<Prepared, DialError> {
+        let message = match timeout_at(progress.overall, tls::prepare(options)).await {
+            Ok(Ok(prepared)) => return Ok(prepared),
+            Ok(Err(message)) => message,
+            Err(_) => "the TLS files could not be read within connect_timeout".to_owned(),
+        };
+        Err(progress.refused(message))
     }
 
     /// Where the first connection goes: to the proxy, if there is one.
@@ -426,20 +460,17 @@ impl Dial<'_> {
         &self,
         progress: &mut Progress,
         io: Io,
+        prepared: Option<&Prepared>,
         trace: &mut Trace,
     ) -> Result<(Io, Option<(TlsFacts, TlsWatch)>), DialError> {
-        if !self.place.secure {
+        let Some(prepared) = prepared else {
             return Ok((io, None));
-        }
+        };
         progress.enter(Phase::Tls);
-        let mut options = self.target.connection.tls.clone();
-        if !self.is_own && options.server_name.is_some() {
-            Arc::make_mut(&mut options).server_name = None;
-        }
         let host = self.place.host.as_str();
         let mut not_after = None;
         let handshake = async {
-            let secured = tls::connect(io, host, &options).await;
+            let secured = tls::connect(io, host, prepared).await;
             secured.map_err(|failure| {
                 not_after = failure.not_after;
                 trace.presented(failure.chain);

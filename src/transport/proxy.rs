@@ -16,9 +16,9 @@ use tokio_socks::tcp::Socks5Stream;
 
 use super::exchange::{self, Received};
 use super::io::Io;
-use super::tls;
+use super::tls::{self, Prepared};
 use super::upgrade::shown;
-use crate::config::{Place, ProxyChoice, ProxyKind, ProxyServer, TlsOptions, mask};
+use crate::config::{Place, ProxyChoice, ProxyKind, ProxyServer, mask};
 use crate::os;
 use crate::proto::reconnect::Advice;
 
@@ -195,17 +195,18 @@ impl ProxyFailure {
     }
 }
 
-/// Opens a tunnel through `proxy`, to which `io` leads. The caller bounds the time.
+/// Opens a tunnel through `proxy`, to which `io` leads, with TLS to it where `proxy_tls` is there. The
+/// caller bounds the time.
 pub(super) async fn tunnel(
     io: Io,
     proxy: &Proxy,
-    proxy_tls: &Arc<TlsOptions>,
+    proxy_tls: Option<&Prepared>,
     to: Destination<'_>,
 ) -> Result<Io, ProxyFailure> {
-    match proxy.kind {
-        ProxyKind::Http => connect(io, proxy, to).await,
-        ProxyKind::Https => {
-            let secured = tls::connect(io, &proxy.host, proxy_tls).await;
+    match (proxy.kind, proxy_tls) {
+        (ProxyKind::Http | ProxyKind::Https, None) => connect(io, proxy, to).await,
+        (ProxyKind::Http | ProxyKind::Https, Some(prepared)) => {
+            let secured = tls::connect(io, &proxy.host, prepared).await;
             let secured = secured.map_err(|failure| {
                 let message = format!("TLS with the proxy {}: {}", proxy.shown, failure.message);
                 ProxyFailure::plain(message)
@@ -220,7 +221,7 @@ pub(super) async fn tunnel(
                 Some(_) | None => failure,
             })
         }
-        ProxyKind::Socks5 | ProxyKind::Socks5h => socks(io, proxy, to).await,
+        (ProxyKind::Socks5 | ProxyKind::Socks5h, _) => socks(io, proxy, to).await,
     }
 }
 

@@ -4,7 +4,7 @@
 //! changed is read again, away from the thread that pings, and once for all dials that wait for
 //! it. Connections that stand keep the configuration they were made with.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
@@ -285,7 +285,10 @@ impl Looks {
 }
 
 fn make(options: &TlsOptions, material: &TlsMaterial) -> Result<ClientConfig, String> {
-    let verifier = Arc::new(Recording(verifier(options, material)?));
+    let verifier = Arc::new(Recording {
+        inner: verifier(options, material)?,
+        trusted: material.ca.clone(),
+    });
     let versions = versions(options);
     let builder = ClientConfig::builder_with_provider(CRYPTO.clone())
         .with_protocol_versions(&versions)
@@ -315,7 +318,7 @@ fn verifier(
     material: &TlsMaterial,
 ) -> Result<Arc<dyn ServerCertVerifier>, String> {
     if options.insecure_skip_verify {
-        warn_once(options);
+        // The configuration warns of it, loudly.
         return Ok(Arc::new(AnyChain));
     }
     // What cannot be trusted was refused when the file was read.
@@ -336,23 +339,6 @@ fn verifier(
     }
     let verifier = Verifier::new_with_extra_roots(material.ca.iter().cloned(), CRYPTO.clone());
     Ok(Arc::new(verifier.map_err(|e| broken(&e))?))
-}
-
-/// Says loudly, once for these options, what `insecure_skip_verify` means.
-fn warn_once(options: &TlsOptions) {
-    /// Reloads may bring ever new options; those warned of before are then warned of again.
-    const REMEMBERED: usize = 1000;
-    static WARNED: LazyLock<Mutex<HashSet<TlsOptions>>> = LazyLock::new(Mutex::default);
-    let mut warned = lock(&WARNED);
-    if warned.len() >= REMEMBERED {
-        warned.clear();
-    }
-    if warned.insert(options.clone()) {
-        tracing::warn!(
-            "insecure_skip_verify: certificates are not checked, so anybody on the way can read \
-             and change what is sent; set tls.ca instead"
-        );
-    }
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use rustls::ProtocolVersion;
 use rustls::pki_types::ServerName;
+use rustls::{ClientConfig, ProtocolVersion};
 
 pub(crate) use chain::CertificateSummary;
 pub(crate) use context::expect_targets;
@@ -64,13 +64,31 @@ impl TlsFailure {
     }
 }
 
+/// What a handshake needs beside the stream: made of files, which takes time that is not the
+/// peer's.
+#[derive(Clone)]
+pub(crate) struct Prepared {
+    config: Arc<ClientConfig>,
+    options: Arc<TlsOptions>,
+}
+
+/// Reads the files of `options`, if they are not as they last were. Has no deadline of its own.
+pub(crate) async fn prepare(options: &Arc<TlsOptions>) -> Result<Prepared, String> {
+    let config = context::of(options).await;
+    Ok(Prepared {
+        config: config.map_err(|error| error.to_string())?,
+        options: options.clone(),
+    })
+}
+
 /// Shakes hands over `io` with `host`: a name or an address, in brackets or not, without a zone.
 /// Has no deadline of its own.
 pub(crate) async fn connect(
     io: Io,
     host: &str,
-    options: &Arc<TlsOptions>,
+    prepared: &Prepared,
 ) -> Result<Secured, TlsFailure> {
+    let Prepared { config, options } = prepared;
     let asked_for = options.server_name.as_deref().unwrap_or(host);
     let name = server_name(asked_for).ok_or_else(|| {
         let asked_for = chain::escaped(asked_for);
@@ -81,10 +99,8 @@ pub(crate) async fn connect(
     })?;
     let shown = name.to_str().into_owned();
     let name_sent = matches!(name, ServerName::DnsName(_));
-    let config = context::of(options).await;
-    let config = config.map_err(|error| TlsFailure::plain(error.to_string()))?;
     let mut told = Told::default();
-    let made = TlsStream::new(io, config, name).map_err(Broken::Tls);
+    let made = TlsStream::new(io, config.clone(), name).map_err(Broken::Tls);
     let shaken = match made {
         Ok(mut stream) => poll_fn(|cx| stream.poll_handshake(cx, &mut told))
             .await

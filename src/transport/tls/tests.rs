@@ -21,8 +21,13 @@ async fn reach_by(
     options: &Arc<TlsOptions>,
 ) -> Result<Secured, TlsFailure> {
     let tcp = TcpStream::connect(server.address).await.unwrap();
-    let connected = timeout(LIMIT, connect(Io::tcp(tcp), host, options)).await;
+    let connected = timeout(LIMIT, shake(Io::tcp(tcp), host, options)).await;
     connected.expect("a handshake that ends")
+}
+
+async fn shake(io: Io, host: &str, options: &Arc<TlsOptions>) -> Result<Secured, TlsFailure> {
+    let prepared = prepare(options).await.map_err(TlsFailure::plain)?;
+    connect(io, host, &prepared).await
 }
 
 fn trusting(ca: &Ca) -> TlsOptions {
@@ -539,7 +544,7 @@ async fn tls_runs_inside_tls() {
     let options = Arc::new(trusting(&ca));
     let outer = reach_by(&proxy, "proxy.example.com", &options).await;
     let outer = outer.ok().unwrap();
-    let inner = timeout(LIMIT, connect(outer.io, "far.example.com", &options)).await;
+    let inner = timeout(LIMIT, shake(outer.io, "far.example.com", &options)).await;
     let mut inner = inner.expect("an end").ok().unwrap();
     assert_eq!(inner.chain[0].subject, "CN=far.example.com");
     assert!(inner.io.tcp_stream().is_some() && inner.io.local_addr().is_some());
@@ -642,4 +647,31 @@ async fn dials_at_once_share_one_reading_of_the_files() {
         assert!(Arc::ptr_eq(config.as_ref().unwrap(), first));
     }
     works(reach_by(&server, "localhost", &options).await.ok().unwrap()).await;
+}
+
+#[tokio::test]
+async fn a_self_signed_certificate_of_a_ca_is_good_where_it_is_itself_trusted() {
+    let order = |names: &[&str], years| Order {
+        is_ca: true,
+        years,
+        ..Order::server(names)
+    };
+    let now = order(&["localhost"], (2020, 2090)).self_signed();
+    let old = order(&["localhost"], (2001, 2002)).self_signed();
+    let trusting = |issued: &Issued| TlsOptions {
+        ca: issued.cert_source(),
+        ca_only: true,
+        ..TlsOptions::default()
+    };
+    let good = server(&now).await;
+    works(reach(&good, "localhost", trusting(&now)).await.unwrap()).await;
+    let other = reach(&good, "other.example.com", trusting(&now)).await;
+    refused(other, &["not for other.example.com"]);
+    let untrusted = reach(&good, "localhost", trusting(&old)).await;
+    refused(untrusted, &["self-signed"]);
+    let expired = server(&old).await;
+    refused(
+        reach(&expired, "localhost", trusting(&old)).await,
+        &["expired"],
+    );
 }

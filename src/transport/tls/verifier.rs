@@ -6,14 +6,17 @@
 
 use std::cell::RefCell;
 use std::sync::Arc;
+use std::time::{Duration, UNIX_EPOCH};
 
-use rustls::client::ResolvesClientCert;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::client::{ResolvesClientCert, verify_server_name};
 use rustls::crypto::{verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
+use rustls::server::ParsedCertificate;
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, Error, SignatureScheme};
+use rustls::{CertificateError, DigitallySignedStruct, Error, SignatureScheme};
 
+use super::chain::summaries;
 use crate::config::tls::CRYPTO;
 
 /// What one connection's handshake told so far.
@@ -56,9 +59,48 @@ pub(super) fn observing<T>(observed: &mut Observed, process: impl FnOnce() -> T)
     result
 }
 
-/// A verifier that keeps the chains it refused.
+/// A verifier that keeps the chains it refused, and takes a certificate that the user trusts as such.
 #[derive(Debug)]
-pub(super) struct Recording(pub(super) Arc<dyn ServerCertVerifier>);
+pub(super) struct Recording {
+    pub(super) inner: Arc<dyn ServerCertVerifier>,
+    /// What `tls.ca` holds.
+    pub(super) trusted: Vec<CertificateDer<'static>>,
+}
+
+impl Recording {
+    /// A self-signed certificate may call itself one of a CA, as `openssl req -x509` makes them.
+    /// webpki then takes it for nobody's own; but whoever put this very certificate into `tls.ca`
+    /// trusts just that. Its name and its time must be right all the same.
+    fn verify_trusted_itself(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        server_name: &ServerName<'_>,
+        now: UnixTime,
+        error: Error,
+    ) -> Result<ServerCertVerified, Error> {
+        let is_of_a_ca = match &error {
+            // The rule is webpki's, and its error has no type we could name.
+            Error::InvalidCertificate(CertificateError::Other(other)) => {
+                other.to_string() == "CaUsedAsEndEntity"
+            }
+            _ => false,
+        };
+        if !is_of_a_ca || !self.trusted.iter().any(|one| one == end_entity) {
+            return Err(error);
+        }
+        verify_server_name(&ParsedCertificate::try_from(end_entity)?, server_name)?;
+        let now = UNIX_EPOCH + Duration::from_secs(now.as_secs());
+        for certificate in summaries(std::slice::from_ref(end_entity)) {
+            if certificate.not_before.is_none_or(|from| now < from) {
+                return Err(CertificateError::NotValidYet.into());
+            }
+            if certificate.not_after.is_none_or(|until| now > until) {
+                return Err(CertificateError::Expired.into());
+            }
+        }
+        Ok(ServerCertVerified::assertion())
+    }
+}
 
 impl ServerCertVerifier for Recording {
     fn verify_server_cert(
@@ -69,9 +111,11 @@ impl ServerCertVerifier for Recording {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
-        let inner = &self.0;
+        let inner = &self.inner;
         let verified =
             inner.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now);
+        let verified = verified
+            .or_else(|error| self.verify_trusted_itself(end_entity, server_name, now, error));
         if verified.is_err() {
             let chain = std::iter::once(end_entity).chain(intermediates);
             let chain = chain.map(|one| one.clone().into_owned()).collect();
@@ -86,7 +130,7 @@ impl ServerCertVerifier for Recording {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls12_signature(message, cert, dss)
+        self.inner.verify_tls12_signature(message, cert, dss)
     }
 
     fn verify_tls13_signature(
@@ -95,11 +139,11 @@ impl ServerCertVerifier for Recording {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, Error> {
-        self.0.verify_tls13_signature(message, cert, dss)
+        self.inner.verify_tls13_signature(message, cert, dss)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.supported_verify_schemes()
+        self.inner.supported_verify_schemes()
     }
 }
 

@@ -2,7 +2,7 @@ use super::*;
 use crate::config::TlsOptions;
 use crate::transport::memory;
 use crate::transport::tls::testing::{Ca, Issued, Order, Speaks};
-use crate::transport::tls::{connect, testing};
+use crate::transport::tls::{connect, prepare, testing};
 use futures_util::FutureExt;
 use proptest::prelude::*;
 use rustls::version::{TLS12, TLS13};
@@ -174,9 +174,9 @@ fn run<T>(work: impl Future<Output = T>) -> T {
 async fn pair(cut: &Cut) -> (Io, Server) {
     let (ours, theirs) = tokio::io::duplex(cut.wire);
     let mut server = Server::new(theirs, cut.version(), cut);
-    let options = options();
+    let prepared = prepare(&options()).await.unwrap();
     let (secured, ()) = tokio::join!(
-        connect(Io::Memory(memory::over(ours)), "localhost", &options),
+        connect(Io::Memory(memory::over(ours)), "localhost", &prepared),
         server.handshake()
     );
     (secured.map_err(|f| f.message).unwrap().io, server)
@@ -425,7 +425,11 @@ fn a_handshake_message_without_end_is_given_up() {
         })
         .await;
         let tcp = TcpStream::connect(server.address).await.unwrap();
-        let failure = connect(Io::tcp(tcp), "localhost", &options()).await.err();
+        let failure = {
+            let prepared = prepare(&options()).await.unwrap();
+            connect(Io::tcp(tcp), "localhost", &prepared).await
+        }
+        .err();
         let message = failure.unwrap().message;
         assert!(message.contains("without end"), "{message}");
     });
