@@ -71,7 +71,7 @@ fn of_three_fanned_out_to_the_one_that_is_killed_goes_down_alone() {
         &namespace,
         &format!(
             "{HASTY}[[target]]\nname = \"fan\"\nurl = \"ws://fan.example.com:{PORT}/ws\"\n\
-             fan_out = true\nfan_out_interval = \"500ms\"\n"
+             fan_out = true\nfan_out_interval = \"1s\"\n"
         ),
     );
     let up = |scrape: &Scrape| -> Vec<(String, f64)> {

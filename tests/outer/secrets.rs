@@ -144,10 +144,10 @@ impl Gossips {
 
     /// Every way to be told a secret: name, url, keys beside [`Files::keys`].
     fn targets(&self, files: &Files) -> Vec<(&'static str, String, String)> {
+        let query =
+            |port: u16, path: &str| format!("ws://127.0.0.1:{port}/{path}?key=Marker06UrlQuery");
         let url = |port: u16, path: &str| {
-            format!(
-                "ws://Marker04UrlUser:Marker05UrlPassword@127.0.0.1:{port}/{path}?key=Marker06UrlQuery"
-            )
+            query(port, path).replace("ws://", "ws://Marker04UrlUser:Marker05UrlPassword@")
         };
         let basic =
             "auth = { username = \"Marker10AuthUser\", password = \"Marker11AuthPassword\" }\n";
@@ -163,9 +163,9 @@ impl Gossips {
         let socks = free_port();
         vec![
             ("userinfo", url(refusing, "a"), String::new()),
-            ("basic", url(refusing, "b"), basic.to_owned()),
-            ("bearer", url(refusing, "c"), bearer),
-            ("closed", url(self.closing_port, "d"), basic.to_owned()),
+            ("basic", query(refusing, "b"), basic.to_owned()),
+            ("bearer", query(refusing, "c"), bearer),
+            ("closed", query(self.closing_port, "d"), basic.to_owned()),
             ("echoed", url(self.echo_port, "echo"), String::new()),
             ("proxied", url(refusing, "e"), proxy("http", refusing_proxy)),
             ("socks", url(refusing, "f"), proxy("socks5", refusing_proxy)),
@@ -204,16 +204,13 @@ fn nothing_that_the_daemon_writes_holds_a_secret() {
         let daemon = Daemon::run_logging(&text, &variables, format);
         daemon.established("echoed", secs(10.0));
         daemon.established("closed", secs(10.0));
-        let opened = gossips.closing.count("close");
-        let said = MARKERS
-            .iter()
-            .take(6)
-            .copied()
-            .collect::<Vec<_>>()
-            .join(" ");
+        let before = gossips.closing.count("close");
+        // What this one was sent, and no more than a reason may hold.
+        let said = [0, 1, 2, 5, 6, 9].map(|index| MARKERS[index]).join(" ");
         gossips.closing.close(4001, &said);
-        gossips.closing.event("close", secs(10.0), |_| {
-            gossips.closing.count("close") > opened
+        until("it is closed", secs(10.0), || {
+            let closed = gossips.closing.count("close") > before;
+            closed.then_some(()).ok_or_else(String::new)
         });
         let lost = |name: &str| {
             until(&format!("{name} has failed"), secs(15.0), || {
@@ -276,7 +273,7 @@ fn nothing_that_check_says_of_a_good_or_bad_file_holds_a_secret() {
             files.keys()
         );
     }
-    for more in [&["--print"][..], &[], &["--schema"]] {
+    for more in [&["--print"][..], &[]] {
         let (status, said) = judged(&text, more);
         assert_eq!(status, 0, "{said}");
         writings.add(format!("check {more:?}"), said);
@@ -322,7 +319,7 @@ fn nothing_that_client_and_ping_write_holds_a_secret() {
     let urls: Vec<(&str, String)> = gossips
         .targets(&files)
         .into_iter()
-        .filter(|(name, ..)| matches!(*name, "userinfo" | "echoed" | "no-tls"))
+        .filter(|(name, ..)| matches!(*name, "userinfo" | "basic" | "echoed" | "no-tls"))
         .map(|(name, url, _)| (name, url))
         .collect();
     let two = format!("X-Two: {header}");
@@ -365,6 +362,10 @@ fn nothing_that_client_and_ping_write_holds_a_secret() {
     };
     for (place, url) in &urls {
         for (way, flags) in ways {
+            // Userinfo and credentials are one header: it is an error to give both.
+            if way != "proxy" && url.contains('@') {
+                continue;
+            }
             for format in ["text", "json"] {
                 let log = ["--log-level", "debug", "--log-format", format];
                 let client = ["client", "--url", url, "--metrics=false"];

@@ -15,11 +15,9 @@ pub(crate) enum Answer {
     Tunnel(SocketAddr),
     /// Nothing: reads, and says nothing.
     Stall,
-    /// These bytes, and the end. `{head}` in them is replaced by the request's head on one line, as
+    /// These bytes, if any, and the end. `{head}` in them is replaced by the request's head on one line, as
     /// an error page repeats what it was sent.
     Text(String),
-    /// Accepts and closes.
-    Close,
 }
 
 /// The proxy. Dropping it ends it.
@@ -65,9 +63,6 @@ impl Drop for FakeProxy {
 }
 
 fn serve(mut stream: TcpStream, answer: &Answer, requests: &Journal<String>, over: &AtomicBool) {
-    if matches!(answer, Answer::Close) {
-        return;
-    }
     // Short, so that the end of the test is noticed.
     let patience = Some(Duration::from_millis(100));
     stream.set_read_timeout(patience).unwrap();
@@ -83,7 +78,6 @@ fn serve(mut stream: TcpStream, answer: &Answer, requests: &Journal<String>, ove
     let head = String::from_utf8_lossy(&head).into_owned();
     requests.push(head.clone());
     match answer {
-        Answer::Close => {}
         Answer::Stall => drain(stream, over, None),
         Answer::Text(text) => {
             let line = head.trim().replace("\r\n", " ");

@@ -25,7 +25,7 @@ pub(crate) use daemon::{Daemon, number_after, program};
 pub(crate) use fake_proxy::{Answer, FakeProxy};
 pub(crate) use foreign::Foreign;
 pub(crate) use frame::Frame;
-pub(crate) use http::{Endpoint, get, post};
+pub(crate) use http::{get, post};
 pub(crate) use journal::{Journal, secs, until};
 pub(crate) use machine::{BlackHole, alone, free_port, shared, sockets_of, tools};
 pub(crate) use namespace::{DEAD_ADDRESS, Names, Namespace};

@@ -2,7 +2,6 @@
 //! and name resolution by files the test wrote. Needs root, and says so.
 
 use std::fs;
-use std::path::Path;
 use std::process::Command;
 
 use rustix::process::geteuid;
@@ -29,7 +28,8 @@ pub(crate) const DEAD_ADDRESS: &str = "ip link add hole0 type veth peer name hol
 /// A network and a mount namespace, kept alive by a process that holds them.
 pub(crate) struct Namespace {
     holder: Process,
-    dir: TempDir,
+    /// What is mounted over the machine's own.
+    _files: TempDir,
 }
 
 impl Namespace {
@@ -78,7 +78,10 @@ impl Namespace {
             .wait("the namespace is ready", secs(10.0), |line| {
                 (line.text == "ready").then_some(())
             });
-        Self { holder, dir }
+        Self {
+            holder,
+            _files: dir,
+        }
     }
 
     /// `command`, to be run inside.
@@ -108,19 +111,11 @@ impl Namespace {
     pub(crate) fn output(&self, program: &str, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(program);
         command.args(arguments);
-        let output = {
-            let _no_other = super::machine::no_fork();
-            self.inside(&command).output()
-        };
-        let output = output.unwrap();
-        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-        match output.status.success() {
-            true => Ok(text(&output.stdout)),
-            false => Err(format!("{}: {}", output.status, text(&output.stderr))),
+        let mut process = self.spawn(program, &command);
+        let status = process.wait(secs(15.0));
+        match status.success() {
+            true => Ok(process.stdout.texts().join("\n")),
+            false => Err(format!("{status}: {}", process.stderr.texts().join("\n"))),
         }
-    }
-
-    pub(crate) fn path(&self) -> &Path {
-        self.dir.path()
     }
 }
