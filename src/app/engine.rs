@@ -114,6 +114,8 @@ impl<H: Hold> Engine<H> {
         tokio::select! {
             loaded = loaded => self.loaded(loaded),
             () = self.supervisor.turn() => {}
+            // What thousands took while they waited to dial is free now, and would stay ours.
+            () = self.gate.crowd_dispersed() => drop(tokio::task::spawn_blocking(memory::give_back)),
             desired = self.fan_outs.turn() => self.hold(&desired),
             Some(request) = self.requests.recv(), if idle => self.begin(request),
         }

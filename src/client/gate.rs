@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::DialLimits;
@@ -20,7 +20,20 @@ pub(crate) struct DialGate {
     places: Lane,
     for_failing: Lane,
     pace: Mutex<Pace>,
+    crowd: Mutex<Crowd>,
+    dispersed: Notify,
 }
+
+/// Those who wait for a place.
+#[derive(Debug, Default)]
+struct Crowd {
+    waiting: usize,
+    /// How many have waited since there was last nobody.
+    were: usize,
+}
+
+/// So many that waited together leave holes in the heap that are worth closing.
+const CROWD: usize = 1_000;
 
 /// A semaphore whose size can change.
 #[derive(Debug)]
@@ -60,7 +73,18 @@ impl DialGate {
                 slowdown: 1.0,
                 next: Instant::now(),
             }),
+            crowd: Mutex::default(),
+            dispersed: Notify::new(),
         })
+    }
+
+    /// A thousand or more had waited for a place, and nobody does any more. Cancel safe.
+    pub(crate) async fn crowd_dispersed(&self) {
+        self.dispersed.notified().await;
+    }
+
+    fn crowd(&self) -> MutexGuard<'_, Crowd> {
+        self.crowd.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Applies new limits; dials under way are not disturbed.
@@ -86,6 +110,7 @@ impl DialGate {
 
     /// Waits for a place. `failing` says that this target's last dial failed.
     pub(crate) async fn enter(&self, failing: bool) -> Place<'_> {
+        let _waiting = Waiting::new(self);
         let _failing = match failing {
             true => Some(self.for_failing.enter().await),
             false => None,
@@ -101,6 +126,29 @@ impl DialGate {
             sleep_until(turn).await;
         }
         Place { _place, _failing }
+    }
+}
+
+/// One who waits.
+struct Waiting<'a>(&'a DialGate);
+
+impl<'a> Waiting<'a> {
+    fn new(gate: &'a DialGate) -> Self {
+        let mut crowd = gate.crowd();
+        crowd.waiting += 1;
+        crowd.were += 1;
+        drop(crowd);
+        Self(gate)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        let mut crowd = self.0.crowd();
+        crowd.waiting -= 1;
+        if crowd.waiting == 0 && std::mem::take(&mut crowd.were) >= CROWD {
+            self.0.dispersed.notify_one();
+        }
     }
 }
 
@@ -233,5 +281,29 @@ mod tests {
         });
         let _only = gate.enter(false).await;
         assert!(gate.enter(false).now_or_never().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_crowd_that_has_dispersed_is_told_of_once_and_a_few_are_none() {
+        let gate = gate(1, 1_000_000);
+        let told = || gate.crowd_dispersed().now_or_never().is_some();
+        for _ in 0..CROWD {
+            drop(gate.enter(false).await);
+        }
+        assert!(!told(), "they came one by one");
+        let first = gate.enter(false).await;
+        let crowd = (0..CROWD).map(|_| {
+            let gate = gate.clone();
+            tokio::spawn(async move { drop(gate.enter(false).await) })
+        });
+        let crowd: Vec<_> = crowd.collect();
+        tokio::task::yield_now().await;
+        drop(first);
+        assert!(!told(), "they wait");
+        for one in crowd {
+            one.await.unwrap();
+        }
+        assert!(told());
+        assert!(!told());
     }
 }

@@ -12,10 +12,9 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::FuturesUnordered;
 use tokio::time::{Instant, sleep_until, timeout};
 use tracing::{info, warn};
-use url::{Host, Url};
 
 use super::fan_out::{Addresses, assign, expand};
-use crate::config::{IpFamily, ResolveTo, Target};
+use crate::config::{self, IpFamily, ResolveTo, Target};
 use crate::os;
 use crate::transport::resolver::resolve;
 
@@ -92,17 +91,16 @@ impl Place {
             let given = address.resolve.iter().take(ADDRESSES);
             return Self::Given(given.cloned().map(Some).collect());
         }
-        match Url::parse(target.url.expose())
-            .ok()
-            .as_ref()
-            .and_then(Url::host)
-        {
-            Some(Host::Domain(name)) => Self::Name {
-                host: name.into(),
-                family: address.family,
-            },
+        let place = config::Place::parse(target.url.expose());
+        match place {
+            Ok(place) if place.unix.is_none() && place.host.parse::<IpAddr>().is_err() => {
+                Self::Name {
+                    host: place.host.into(),
+                    family: address.family,
+                }
+            }
             // What has no host has been refused; if not, its dial says what is wrong.
-            Some(Host::Ipv4(_) | Host::Ipv6(_)) | None => Self::Given(vec![None]),
+            Ok(_) | Err(_) => Self::Given(vec![None]),
         }
     }
 }

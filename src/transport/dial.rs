@@ -235,7 +235,7 @@ impl Dial<'_> {
 
         let hop = self.first_hop(progress, proxy.as_ref()).await?;
         let destination = self.destination(progress, proxy.as_ref()).await?;
-        let (mut io, peer) = self.connect(progress, &hop, trace).await?;
+        let (mut io, peer) = self.connect(progress, &hop, proxy.as_ref(), trace).await?;
 
         if let Some(proxy) = &proxy {
             progress.enter(Phase::Proxy);
@@ -416,9 +416,14 @@ impl Dial<'_> {
         &self,
         progress: &mut Progress,
         hop: &Hop,
+        proxy: Option<&Proxy>,
         trace: &mut Trace,
     ) -> Result<(Io, Option<SocketAddr>), DialError> {
         progress.enter(Phase::Tcp);
+        let whom = match proxy {
+            Some(proxy) => format!("the proxy {} at ", proxy.shown),
+            None => String::new(),
+        };
         let limit = ("tcp_timeout", self.target.policy.timeouts.tcp);
         match hop {
             Hop::Tcp(addresses) => {
@@ -426,12 +431,13 @@ impl Dial<'_> {
                 let connect = async {
                     let options = &self.target.connection.address;
                     let connected = tcp::connect(addresses, options).await;
-                    connected
-                        .map_err(|failed| Failure::plain(format!("cannot connect to {failed}")))
+                    connected.map_err(|failed| {
+                        Failure::plain(format!("cannot connect to {whom}{failed}"))
+                    })
                 };
                 let waited_for = || {
                     let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                    format!("no connection to {}", listed.join(", "))
+                    format!("no connection to {whom}{}", listed.join(", "))
                 };
                 let stream = progress.run(limit, waited_for, connect).await?;
                 // Asked for while there is one: of a connection that was reset the kernel no
