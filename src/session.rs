@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
@@ -85,10 +86,31 @@ pub(crate) struct Session {
     write_timeout: Duration,
     close_timeout: Duration,
     silent: SilentClose,
-    on_open: Box<[Message]>,
+    /// What is still to be sent first. Thin, for most have nothing.
+    #[expect(clippy::box_collection, reason = "half as large where there is none")]
+    on_open: Option<Box<Vec<Message>>>,
     since: Instant,
-    last_in: Option<Instant>,
-    last_out: Option<Instant>,
+    last_in: Moment,
+    last_out: Moment,
+}
+
+/// A moment in a connection's life, or none: half the size of an instant that may be missing.
+#[derive(Debug, Clone, Copy, Default)]
+struct Moment(Option<NonZeroU64>);
+
+impl Moment {
+    fn new(now: Instant, since: Instant) -> Self {
+        let age = now.saturating_duration_since(since).as_nanos();
+        // One more than the age, which may be none; 584 years fit.
+        Self(NonZeroU64::new(
+            u64::try_from(age).map_or(u64::MAX, |n| n.saturating_add(1)),
+        ))
+    }
+
+    /// How old the connection was then.
+    fn age(self) -> Option<Duration> {
+        self.0.map(|nanos| Duration::from_nanos(nanos.get() - 1))
+    }
 }
 
 /// What an arrival or a request leads to.
@@ -115,7 +137,7 @@ impl Session {
         facts: Option<Arc<Facts>>,
         policy: SessionPolicy,
         first: Duration,
-        on_open: Box<[Message]>,
+        on_open: Vec<Message>,
     ) -> Box<Self> {
         let now = clock();
         Box::new(Self {
@@ -126,10 +148,10 @@ impl Session {
             write_timeout: policy.write_timeout,
             close_timeout: policy.close_timeout,
             silent: policy.silent,
-            on_open,
+            on_open: (!on_open.is_empty()).then(|| Box::new(on_open)),
             since: now,
-            last_in: None,
-            last_out: None,
+            last_in: Moment::default(),
+            last_out: Moment::default(),
         })
     }
 
@@ -149,7 +171,12 @@ impl Session {
     }
 
     async fn greet(&mut self, host: &mut impl Host) -> Result<(), Ending> {
-        for message in std::mem::take(&mut self.on_open) {
+        for message in self
+            .on_open
+            .take()
+            .into_iter()
+            .flat_map(|messages| *messages)
+        {
             self.send_message(message, host).await?;
         }
         Ok(())
@@ -158,7 +185,7 @@ impl Session {
     /// The loop. What is awaited in line is what a standing connection waits for; all else is
     /// done at once, or boxed.
     async fn hold(&mut self, host: &mut impl Host) -> Ending {
-        if !self.on_open.is_empty()
+        if self.on_open.is_some()
             && let Err(ending) = Box::pin(self.greet(host)).await
         {
             return ending;
@@ -177,7 +204,7 @@ impl Session {
                         if let Err(ending) = flushed {
                             return ending;
                         }
-                        self.last_out = Some(clock());
+                        self.last_out = Moment::new(clock(), self.since);
                         host.observe(Event::PingSent { seq, retry });
                     }
                     Action::GiveUp => {
@@ -240,7 +267,7 @@ impl Session {
             Ok(incoming) => incoming,
             Err(ending) => return Step::End(Box::new(ending)),
         };
-        self.last_in = Some(now);
+        self.last_in = Moment::new(now, self.since);
         match incoming {
             Incoming::Pong(payload) => {
                 let (rtt, mismatch) = match self.heartbeat.handle_pong(&payload, now) {
@@ -252,7 +279,7 @@ impl Session {
             }
             Incoming::Ping => {
                 self.heartbeat.handle_traffic(now);
-                self.last_out = Some(now);
+                self.last_out = Moment::new(now, self.since);
                 host.observe(Event::PingReceived);
                 Step::Go
             }
@@ -286,7 +313,7 @@ impl Session {
         let bytes = message.as_bytes().len();
         self.link.start_message(message)?;
         self.flush(host).await?;
-        self.last_out = Some(clock());
+        self.last_out = Moment::new(clock(), self.since);
         host.observe(Event::MessageSent { bytes });
         Ok(())
     }
@@ -334,7 +361,8 @@ impl Session {
             (_, None) => {}
         }
         let local = self.local_addr();
-        let ago = |instant: Option<Instant>| instant.map(|then| at.saturating_duration_since(then));
+        let age = at.saturating_duration_since(self.since);
+        let ago = |moment: Moment| moment.age().map(|then| age.saturating_sub(then));
         let end = End {
             at: SystemTime::now(),
             outage_id,
@@ -343,7 +371,7 @@ impl Session {
             message: verdict.message.as_str().into(),
             received,
             sent,
-            age: at.saturating_duration_since(self.since),
+            age,
             since_last_frame_in: ago(self.last_in),
             since_last_frame_out: ago(self.last_out),
             outstanding_pings: self.heartbeat.outstanding(),

@@ -218,7 +218,7 @@ impl Builder {
             identity: Arc::new(Identity {
                 name: (&*url.name).into(),
                 url: url.shown,
-                protocol: "websocket",
+                protocol: crate::stats::Protocol::WebSocket,
                 labels: Arc::from([]),
                 fan_out: None,
             }),

@@ -283,7 +283,7 @@ impl Resolver<'_, '_> {
             identity: Arc::new(Identity {
                 name,
                 url: url.shown.clone(),
-                protocol: "websocket",
+                protocol: crate::stats::Protocol::WebSocket,
                 labels: self.labels(chain),
                 fan_out: None,
             }),

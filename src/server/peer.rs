@@ -182,14 +182,7 @@ impl Connection {
             shutdown: Box::pin(self.shutdown.cancelled()),
             echo,
         };
-        let session = Session::new(
-            link,
-            Some(self.from),
-            None,
-            policy,
-            interval,
-            Box::default(),
-        );
+        let session = Session::new(link, Some(self.from), None, policy, interval, Vec::new());
         session.run(&mut host).await;
     }
 

@@ -93,7 +93,7 @@ fn start(link: WsLink, facts: Option<Arc<Facts>>, policy: SessionPolicy) -> Held
         facts,
         policy,
         policy.heartbeat.interval,
-        Box::default(),
+        Vec::new(),
     );
     let finished = tokio::spawn(async move {
         let finished = session.run(&mut recorder).await;

@@ -25,8 +25,7 @@ pub(crate) struct Identity {
     pub(crate) name: Arc<str>,
     /// The URL without userinfo and query.
     pub(crate) url: Box<str>,
-    /// `websocket`, `sse`, or a dialect's name.
-    pub(crate) protocol: &'static str,
+    pub(crate) protocol: Protocol,
     /// The target's own labels, sorted by name.
     pub(crate) labels: Arc<[(Box<str>, Box<str>)]>,
     /// Of which target's addresses it is one.
@@ -51,6 +50,20 @@ impl Identity {
     /// The `address_index` label.
     pub(crate) fn address_index(&self) -> Option<u32> {
         self.fan_out.as_ref().map(|one| one.index)
+    }
+}
+
+/// What is spoken with a target: the values of the `protocol` label.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) enum Protocol {
+    WebSocket,
+}
+
+impl Protocol {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::WebSocket => "websocket",
+        }
     }
 }
 
@@ -132,12 +145,7 @@ pub(crate) struct TargetStats {
     /// Microseconds of the last dial; `u32::MAX` for a phase it did not have.
     phase_micros: [AtomicU32; Phase::ALL.len()],
     rtt: Mutex<Histogram>,
-    history: Mutex<Option<Box<History>>>,
-    /// When the certificate that was last presented ends; `u64::MAX` while none is known. In Unix
-    /// seconds, for some end in the year 9999, which nanoseconds do not reach.
-    certificate_not_after: Number,
-    /// Of the present connection, or the last.
-    facts: Mutex<Option<Arc<Facts>>>,
+    rare: Mutex<Option<Box<Rare>>>,
     epoch: Instant,
 }
 
@@ -148,6 +156,17 @@ struct Uptime {
     sum: u64,
     /// When the present connection came up.
     since: Option<NonZeroU64>,
+}
+
+/// What a plain connection that never failed does not have, and takes no memory for.
+#[derive(Debug, Default)]
+struct Rare {
+    /// When the certificate that was last presented ends. One that ended before 1970 has ended as
+    /// well at its beginning.
+    certificate_not_after: Option<SystemTime>,
+    /// Of the present connection, or of the last when it was made.
+    facts: Option<Arc<Facts>>,
+    history: Option<Box<History>>,
 }
 
 impl TargetStats {
@@ -174,9 +193,7 @@ impl TargetStats {
             failures: Default::default(),
             phase_micros: std::array::from_fn(|_| AtomicU32::new(u32::MAX)),
             rtt: Mutex::new(Histogram::new(buckets)),
-            history: Mutex::new(None),
-            certificate_not_after: Number(AtomicU64::new(u64::MAX)),
-            facts: Mutex::new(None),
+            rare: Mutex::new(None),
             epoch,
         };
         stats.set_state(State::Connecting);
@@ -241,19 +258,18 @@ impl TargetStats {
 
     /// Reads the history; `None` as long as nothing went wrong.
     pub(crate) fn with_history<T>(&self, read: impl FnOnce(Option<&History>) -> T) -> T {
-        read(lock(&self.history).as_deref())
+        let rare = lock(&self.rare);
+        read(rare.as_ref().and_then(|rare| rare.history.as_deref()))
     }
 
     /// When the certificate that was last presented ends, whether or not it was accepted.
     pub(crate) fn certificate_not_after(&self) -> Option<SystemTime> {
-        Some(self.certificate_not_after.get())
-            .filter(|seconds| *seconds != u64::MAX)
-            .map(|seconds| UNIX_EPOCH + Duration::from_secs(seconds))
+        lock(&self.rare).as_ref()?.certificate_not_after
     }
 
     /// What was learned of the present connection, or of the last when it was made.
     pub(crate) fn facts(&self) -> Option<Arc<Facts>> {
-        lock(&self.facts).clone()
+        lock(&self.rare).as_ref()?.facts.clone()
     }
 
     /// A reload gave the target another name, label or set of buckets.
@@ -271,8 +287,9 @@ impl TargetStats {
                 count.store(count.load(Relaxed).wrapping_add(1), Relaxed);
                 self.set_phase_times(&failure.times);
                 // A dial that got no certificate to see leaves the last one standing.
-                if let Some(not_after) = failure.certificate_not_after {
-                    self.set_certificate_not_after(Some(not_after));
+                if let Some(at) = failure.certificate_not_after {
+                    let mut rare = lock(&self.rare);
+                    rare.get_or_insert_default().certificate_not_after = Some(at.max(UNIX_EPOCH));
                 }
                 self.with_history_mut(|history| history.last_failure = Some((**failure).clone()));
             }
@@ -283,8 +300,15 @@ impl TargetStats {
                 self.set_state(State::Established);
                 // A connection without a certificate leaves none of an earlier one to watch.
                 let tls = up.facts.as_ref().and_then(|facts| facts.tls);
-                self.set_certificate_not_after(tls.and_then(|tls| tls.not_after));
-                lock(&self.facts).clone_from(&up.facts);
+                let not_after = tls.and_then(|tls| tls.not_after);
+                let not_after = not_after.map(|at| at.max(UNIX_EPOCH));
+                let mut rare = lock(&self.rare);
+                if rare.is_some() || up.facts.is_some() {
+                    let rare = rare.get_or_insert_default();
+                    rare.certificate_not_after = not_after;
+                    rare.facts.clone_from(&up.facts);
+                }
+                drop(rare);
                 if let Some(recovered) = up.recovered {
                     self.with_history_mut(|history| history.recovered(recovered));
                 }
@@ -349,14 +373,9 @@ impl TargetStats {
         }
     }
 
-    fn set_certificate_not_after(&self, at: Option<SystemTime>) {
-        // One that ended before 1970 has ended as well at its beginning.
-        let seconds = at.map(|at| at.duration_since(UNIX_EPOCH).unwrap_or_default().as_secs());
-        self.certificate_not_after.set(seconds.unwrap_or(u64::MAX));
-    }
-
     fn with_history_mut(&self, write: impl FnOnce(&mut History)) {
-        write(lock(&self.history).get_or_insert_default());
+        let mut rare = lock(&self.rare);
+        write(rare.get_or_insert_default().history.get_or_insert_default());
     }
 }
 

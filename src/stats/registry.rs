@@ -74,6 +74,13 @@ impl Registry {
         }
     }
 
+    /// To be called when many targets were added: a tree that grew in the order of its keys is
+    /// little more than half full.
+    pub(crate) fn pack(&self) {
+        let mut targets = lock(&self.targets);
+        *targets = std::mem::take(&mut *targets).into_iter().collect();
+    }
+
     /// All targets, by name.
     pub(crate) fn targets(&self) -> Vec<Arc<TargetStats>> {
         lock(&self.targets).values().cloned().collect()

@@ -30,6 +30,9 @@ const SAY_EVERY: Duration = Duration::from_secs(5);
 /// A task may take this much longer than its `close_timeout` to end.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
 
+/// Targets added at once from which on it is worth packing what holds them.
+const MANY: usize = 1_000;
+
 /// Names shown of a longer list.
 const NAMES_SHOWN: usize = 10;
 
@@ -141,6 +144,10 @@ impl<H: Hold> Supervisor<H> {
         }
         for target in &plan.start {
             self.add(target);
+        }
+        if plan.start.len() >= MANY {
+            self.entries = std::mem::take(&mut self.entries).into_iter().collect();
+            self.registry.pack();
         }
         let names = |targets: &[Arc<Target>]| -> Vec<_> {
             targets.iter().map(|t| t.identity.name.clone()).collect()

@@ -78,7 +78,7 @@ pub(super) mod tests {
             identity: Arc::new(Identity {
                 name: name.into(),
                 url: url.as_str().into(),
-                protocol: "websocket",
+                protocol: crate::stats::Protocol::WebSocket,
                 labels: [("shade".into(), label.to_string().into())].into(),
                 fan_out: None,
             }),

@@ -398,7 +398,7 @@ impl Family {
                 targets()
                     .map(|(_, identity, _)| {
                         let url = ("url", Arc::from(&*identity.url));
-                        let protocol = ("protocol", Arc::from(identity.protocol));
+                        let protocol = ("protocol", Arc::from(identity.protocol.as_str()));
                         (1.0, target_attributes(identity, [url, protocol]))
                     })
                     .collect(),

@@ -137,7 +137,7 @@ fn target(stats: &TargetStats) -> TargetJson {
         name: identity.target().as_ref().to_owned(),
         address_index: identity.address_index(),
         url: identity.url.as_ref().to_owned(),
-        protocol: identity.protocol.into(),
+        protocol: identity.protocol.as_str().into(),
         state: stats.state().as_str().into(),
         since: rfc3339(stats.state_since()),
         labels: labels

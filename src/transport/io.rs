@@ -23,7 +23,8 @@ thread_local! {
 #[derive(Debug)]
 pub(crate) enum Io {
     Tcp(TcpStream, ReadAhead),
-    Unix(UnixStream, ReadAhead),
+    /// Boxed, so that it adds nothing to the size of the others.
+    Unix(Box<(UnixStream, ReadAhead)>),
     /// Our end is the client's; it holds the stream it runs over.
     Tls(Box<TlsStream>),
     /// Our end is the embedded server's.
@@ -93,7 +94,7 @@ impl Io {
 
     /// A connected unix socket.
     pub(crate) fn unix(stream: UnixStream) -> Self {
-        Self::Unix(stream, ReadAhead::default())
+        Self::Unix(Box::new((stream, ReadAhead::default())))
     }
 
     /// A client's TLS whose handshake is done.
@@ -132,7 +133,10 @@ impl AsyncRead for Io {
     ) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, ahead) => ahead.poll_read(tcp, cx, buf),
-            Self::Unix(unix, ahead) => ahead.poll_read(unix, cx, buf),
+            Self::Unix(unix) => {
+                let (unix, ahead) = &mut **unix;
+                ahead.poll_read(unix, cx, buf)
+            }
             Self::Tls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
             Self::ServerTls(tls) => Pin::new(&mut **tls).poll_read(cx, buf),
             #[cfg(test)]
@@ -149,7 +153,7 @@ impl AsyncWrite for Io {
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_write(cx, buf),
-            Self::Unix(unix, _) => Pin::new(unix).poll_write(cx, buf),
+            Self::Unix(unix) => Pin::new(&mut unix.0).poll_write(cx, buf),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
             Self::ServerTls(tls) => Pin::new(&mut **tls).poll_write(cx, buf),
             #[cfg(test)]
@@ -160,7 +164,7 @@ impl AsyncWrite for Io {
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_flush(cx),
-            Self::Unix(unix, _) => Pin::new(unix).poll_flush(cx),
+            Self::Unix(unix) => Pin::new(&mut unix.0).poll_flush(cx),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_flush(cx),
             Self::ServerTls(tls) => Pin::new(&mut **tls).poll_flush(cx),
             #[cfg(test)]
@@ -171,7 +175,7 @@ impl AsyncWrite for Io {
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(tcp, _) => Pin::new(tcp).poll_shutdown(cx),
-            Self::Unix(unix, _) => Pin::new(unix).poll_shutdown(cx),
+            Self::Unix(unix) => Pin::new(&mut unix.0).poll_shutdown(cx),
             Self::Tls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
             Self::ServerTls(tls) => Pin::new(&mut **tls).poll_shutdown(cx),
             #[cfg(test)]

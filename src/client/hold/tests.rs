@@ -95,7 +95,7 @@ fn target(address: SocketAddr, policy: Policy) -> Arc<Target> {
         identity: Arc::new(Identity {
             name: "edge".into(),
             url: url.as_str().into(),
-            protocol: "websocket",
+            protocol: crate::stats::Protocol::WebSocket,
             labels: Arc::from([]),
             fan_out: None,
         }),

@@ -54,7 +54,7 @@ fn add_target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
     let identity = Identity {
         name: name.into(),
         url: "ws://example.com/ws".into(),
-        protocol: "websocket",
+        protocol: crate::stats::Protocol::WebSocket,
         labels: [].into(),
         fan_out: None,
     };

@@ -12,7 +12,7 @@ fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> Entr
     let identity = Identity {
         name: name.into(),
         url: format!("ws://{name}.example.com:9000/ws").into(),
-        protocol: "websocket",
+        protocol: crate::stats::Protocol::WebSocket,
         labels: labels.collect(),
         fan_out: None,
     };

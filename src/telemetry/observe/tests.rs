@@ -13,7 +13,7 @@ fn stats() -> TargetStats {
     let identity = Identity {
         name: "edge-tokyo".into(),
         url: "wss://edge-tokyo.example.com/ws".into(),
-        protocol: "websocket",
+        protocol: crate::stats::Protocol::WebSocket,
         labels: [].into(),
         fan_out: None,
     };

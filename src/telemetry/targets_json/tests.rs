@@ -10,7 +10,7 @@ fn target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
     let identity = Identity {
         name: name.into(),
         url: format!("ws://{name}.example.com/ws").into(),
-        protocol: "websocket",
+        protocol: crate::stats::Protocol::WebSocket,
         labels: [("region".into(), "eu".into())].into(),
         fan_out: None,
     };

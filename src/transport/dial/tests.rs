@@ -22,7 +22,7 @@ pub(super) fn target(url: &str, change: impl FnOnce(&mut ConnectionOptions)) -> 
         identity: Arc::new(Identity {
             name: "test".into(),
             url: "ws://shown".into(),
-            protocol: "websocket",
+            protocol: crate::stats::Protocol::WebSocket,
             labels: [].into(),
             fan_out: None,
         }),
