@@ -443,9 +443,12 @@ fn behind_nginx_haproxy_and_caddy_a_stopped_proxy_is_a_loss_with_evidence_and_co
             }
         });
         let cause = end["cause"].as_str().unwrap_or_default();
-        // Caddy says goodbye; the others end TCP, with or without a reset.
+        // Caddy says goodbye; the others end TCP, with or without a reset. Caddy puts its Close into
+        // both directions as it stops, whatever passes there: a ping cut in two makes the server
+        // behind it complain, and that complaint may come first.
         let known = ["fin", "reset", "closed_going_away", "closed_normal"];
-        assert!(known.contains(&cause), "{name}: {end}");
+        let by_the_server = name.starts_with("caddy") && end["received"]["code"] == 1002;
+        assert!(known.contains(&cause) || by_the_server, "{name}: {end}");
         assert_eq!(end["initiator"], "peer", "{name}: {end}");
         assert!(
             end["peer"]
