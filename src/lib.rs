@@ -28,6 +28,7 @@ pub use error::Error;
 pub use proto::backoff::BackoffPolicy;
 pub use proto::close::{Cause, CloseFrame, Initiator};
 pub use proto::event::{
-    DialFailure, End, Established, Event, Message, Phase, PhaseTimes, Recovered,
+    DialFailure, End, Established, Event, Facts, Message, Phase, PhaseTimes, Recovered, TcpInfo,
+    TlsFacts,
 };
 pub use proto::heartbeat::{HeartbeatPolicy, PingMode};

@@ -50,7 +50,7 @@ impl Peer {
 }
 
 /// Reads the request's head; the head of the 101 that answers it the way the RFC says.
-async fn agreeing_answer(stream: &mut TcpStream) -> String {
+async fn agreeing_answer(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         head.push(stream.read_u8().await.unwrap());
@@ -196,7 +196,7 @@ async fn every_wrong_answer_to_the_upgrade_has_its_own_words() {
     assert_eq!(
         &*moved.message,
         "the peer answered 301 Moved Permanently instead of 101; it points to \
-         http://example.com/new: put that address in the url"
+         http://example.com/new: put that address in the url, or set max_redirects"
     );
     let wrong = says(peer(|s| {
         answer(s, "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n")
@@ -500,5 +500,86 @@ async fn a_close_reason_that_repeats_our_secrets_is_masked() {
     assert_eq!(
         &*end.message,
         "peer refused us (Close 4001 \"bad key ***, sorry..\")"
+    );
+}
+
+/// A WebSocket peer behind TLS, and the PEM file of the CA it is to be trusted by.
+async fn tls_peer(dir: &std::path::Path) -> (Peer, std::path::PathBuf) {
+    let ca_key = rcgen::KeyPair::generate().unwrap();
+    let mut ca = rcgen::CertificateParams::new(Vec::new()).unwrap();
+    ca.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let ca = rcgen::CertifiedIssuer::self_signed(ca, ca_key).unwrap();
+    let key = rcgen::KeyPair::generate().unwrap();
+    let own = rcgen::CertificateParams::new(vec!["127.0.0.1".to_owned()]).unwrap();
+    let own = own.signed_by(&key, &ca).unwrap();
+    let file = dir.join("ca.pem");
+    std::fs::write(&file, ca.pem()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .unwrap()
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![own.der().clone()],
+            rustls::pki_types::PrivateKeyDer::Pkcs8(key.serialize_der().into()),
+        )
+        .unwrap();
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let count = accepted.clone();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            // A client that trusts us not is seen at its own end.
+            if let Ok(mut stream) = acceptor.accept(stream).await {
+                count.fetch_add(1, SeqCst);
+                let answer = agreeing_answer(&mut stream).await;
+                stream.write_all(answer.as_bytes()).await.unwrap();
+                tokio::spawn(async move { stream.read_to_end(&mut Vec::new()).await });
+            }
+        }
+    });
+    (Peer { address, accepted }, file)
+}
+
+#[tokio::test]
+async fn wss_is_trusted_by_a_ca_of_the_users_and_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (peer, ca) = tls_peer(dir.path()).await;
+    let url = format!("wss://{}/ws", peer.address);
+    let (_client, mut events) = Client::builder(&url).tls_ca(&ca).start().unwrap();
+    let up = timeout(PATIENCE, async {
+        loop {
+            match events.next().await.unwrap() {
+                Event::Established(up) => break up,
+                Event::DialFailed(failed) => panic!("{failed:?}"),
+                _ => {}
+            }
+        }
+    });
+    let facts = up.await.unwrap().facts.unwrap();
+    assert_eq!(facts.tls.unwrap().version, "TLSv1.3");
+    let (_client, mut events) = Client::builder(&url).start().unwrap();
+    let failed = timeout(PATIENCE, async {
+        loop {
+            if let Event::DialFailed(failed) = events.next().await.unwrap() {
+                break failed;
+            }
+        }
+    });
+    let failed = failed.await.unwrap();
+    assert_eq!(failed.phase, Phase::Tls);
+    assert!(failed.certificate_not_after.is_some());
+    let missing = Client::builder(&url)
+        .tls_ca(dir.path().join("no.pem"))
+        .start();
+    assert!(missing.unwrap_err().to_string().contains("no.pem"));
+    let proxy = Client::builder(&url).proxy("ftp://localhost").start();
+    assert!(
+        proxy
+            .unwrap_err()
+            .to_string()
+            .contains("the proxy has the scheme `ftp`")
     );
 }

@@ -3,6 +3,7 @@
 pub(crate) mod gate;
 pub(crate) mod hold;
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -10,7 +11,8 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{
-    self, ConnectionOptions, DialLimits, HeartbeatKind, Policy, Secret, SecretSource, Target, WsUrl,
+    self, ConnectionOptions, DialLimits, HeartbeatKind, Policy, Secret, SecretSource, Target,
+    TlsOptions, WsUrl,
 };
 use crate::error::Error;
 use crate::proto::backoff::BackoffPolicy;
@@ -62,7 +64,7 @@ impl Drop for StopOnDrop {
 }
 
 impl Client {
-    /// A client of `url`: `ws://host[:port]/path`.
+    /// A client of `url`: `ws://host[:port]/path` or `wss://host[:port]/path`.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder {
             url: url.into(),
@@ -148,6 +150,58 @@ impl Builder {
         self
     }
 
+    /// Trusts the certificates of this PEM file, beside the system's. Read again when it changes.
+    #[must_use]
+    pub fn tls_ca(mut self, file: impl Into<PathBuf>) -> Self {
+        self.tls().ca = Some(SecretSource::File(file.into()));
+        self
+    }
+
+    /// Shows this certificate (a PEM file, with its chain) to peers that ask for one; `key` is the
+    /// PEM file of its private key. Read again when they change.
+    #[must_use]
+    pub fn tls_client_certificate(
+        mut self,
+        certificate: impl Into<PathBuf>,
+        key: impl Into<PathBuf>,
+    ) -> Self {
+        let tls = self.tls();
+        tls.cert = Some(SecretSource::File(certificate.into()));
+        tls.key = Some(SecretSource::File(key.into()));
+        self
+    }
+
+    /// Takes any certificate: then anybody on the way can read and change what is sent. For tests.
+    #[must_use]
+    pub fn insecure_skip_verify(mut self) -> Self {
+        self.tls().insecure_skip_verify = true;
+        self
+    }
+
+    fn tls(&mut self) -> &mut TlsOptions {
+        Arc::make_mut(&mut self.options.tls)
+    }
+
+    /// Goes through a proxy: `http://`, `https://`, `socks5://` or `socks5h://` host and port, with
+    /// userinfo where it asks for one; `env` for what `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and
+    /// `NO_PROXY` say. Default: none.
+    #[must_use]
+    pub fn proxy(mut self, proxy: &str) -> Self {
+        match config::judge::proxy(proxy) {
+            Ok(proxy) => self.options.proxy = proxy,
+            Err(error) => self.bad = Some(format!("the proxy {error}")),
+        }
+        self
+    }
+
+    /// Follows up to this many redirects of the upgrade: never from `wss` to `ws`, and without
+    /// headers or userinfo to another host. Default 0.
+    #[must_use]
+    pub fn max_redirects(mut self, redirects: u32) -> Self {
+        self.options.max_redirects = redirects;
+        self
+    }
+
     /// When to ping and when to give up. Default: every 10 s, 20 s for the pong, 3 retries.
     #[must_use]
     pub fn heartbeat(mut self, policy: HeartbeatPolicy) -> Self {
@@ -201,13 +255,23 @@ impl Builder {
     ///
     /// # Errors
     /// [`Error::is_config`] if the URL or a setting is wrong.
-    pub fn start(self) -> Result<(Client, Events), Error> {
+    pub fn start(mut self) -> Result<(Client, Events), Error> {
         if let Some(bad) = self.bad {
             return Err(Error::config(bad));
         }
         let offered = self.options.subprotocols.iter().map(|name| &**name);
         config::judge::subprotocols(offered)
             .map_err(|e| Error::config(format!("subprotocol: {e}")))?;
+        let tls = self
+            .options
+            .tls
+            .read(&|variable| std::env::var_os(variable));
+        tls.map_err(|(key, error)| Error::config(format!("tls.{key}: {error}")))?;
+        // Who trusts a CA trusts it for the proxy, too.
+        self.options.proxy_tls = Arc::new(TlsOptions {
+            ca: self.options.tls.ca.clone(),
+            ..TlsOptions::default()
+        });
         let heartbeat = &self.policy.heartbeat;
         if heartbeat.interval.is_zero() || heartbeat.pong_timeout.is_zero() {
             return Err(Error::config("the heartbeat's durations must not be zero"));

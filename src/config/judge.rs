@@ -1,14 +1,17 @@
 //! The configuration's judges for values that stand alone: flags, and what the library is given.
 //! One rule, wherever a value comes from. What a judge says shows no secret.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use figment::value::Value;
 
 use super::duration::is_bare_number;
 use super::layer::TextLayer;
+use super::leaf::ProxySetting;
 use super::leaf::{self, Count, Factor, Interval, Name, Positive, Retries, Share, Size};
 use super::read::{Read, Reader};
+use super::{ProxyChoice, ProxyServer};
 
 /// Time between pings: at least 10 ms, at most 365 days.
 pub(crate) fn interval(text: &str) -> Result<Duration, String> {
@@ -71,6 +74,20 @@ pub(crate) fn subprotocols<'a>(
     names: impl IntoIterator<Item = &'a str>,
 ) -> Result<Vec<Box<str>>, String> {
     leaf::subprotocols(names)
+}
+
+/// By which way to go: `none`, `env`, or a proxy's URL.
+pub(crate) fn proxy(text: &str) -> Result<ProxyChoice, String> {
+    read::<ProxySetting>(text).map(|setting| match setting {
+        ProxySetting::None => ProxyChoice::Direct,
+        ProxySetting::Environment => ProxyChoice::Environment,
+        ProxySetting::Via(place, credentials) => ProxyChoice::Via(Arc::new(ProxyServer {
+            kind: place.kind,
+            host: place.host,
+            port: place.port,
+            credentials: credentials.map(|(user, password)| (user, password.source)),
+        })),
+    })
 }
 
 /// Reads `text` as in the environment.
