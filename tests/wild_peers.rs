@@ -235,7 +235,7 @@ async fn every_wrong_answer_to_the_upgrade_has_its_own_words() {
     let closes = says(peer(|mut s| async move { drop(agreeing_answer(&mut s).await) }).await).await;
     assert_eq!(
         &*closes.message,
-        "the peer closed before its answer was complete"
+        "the peer closed without an answer"
     );
 }
 
