@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
 use crate::config::ServerTls;
+use crate::config::tls::CRYPTO;
 use crate::os;
 
 /// How often the files are looked at, at most: a client that dials in a loop must not make us read
@@ -55,6 +56,11 @@ impl TlsFiles {
     pub(crate) fn load(files: &ServerTls) -> Result<Self, String> {
         let stamps = stamps(files);
         let config = Arc::new(read(files)?);
+        // A thread gathers its first random bytes for tens of milliseconds: not while the first
+        // client waits.
+        if CRYPTO.secure_random.fill(&mut [0; 1]).is_err() {
+            return Err("this machine has no random numbers to give".to_owned());
+        }
         Ok(Self {
             files: files.clone(),
             held: Mutex::new(Held {
@@ -149,7 +155,7 @@ fn read(files: &ServerTls) -> Result<ServerConfig, String> {
         };
         format!("{key} holds no private key that can be read: {hint}")
     })?;
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let provider = CRYPTO.clone();
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()
         .map_err(|error| format!("TLS cannot be set up: {error}"))?

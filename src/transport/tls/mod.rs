@@ -28,6 +28,7 @@ pub(crate) use watch::TlsWatch;
 
 use super::io::Io;
 use crate::config::TlsOptions;
+use crate::config::tls::CRYPTO;
 use crate::proto::event::TlsFacts;
 use stream::{Broken, Told};
 use verdict::Handshake;
@@ -75,6 +76,14 @@ pub(crate) struct Prepared {
 /// Reads the files of `options`, if they are not as they last were. Has no deadline of its own.
 pub(crate) async fn prepare(options: &Arc<TlsOptions>) -> Result<Prepared, String> {
     let config = context::of(options).await;
+    thread_local! {
+        /// The first random bytes of a thread are gathered for tens of milliseconds, which would
+        /// look like the peer's.
+        static SEEDED: bool = CRYPTO.secure_random.fill(&mut [0; 1]).is_ok();
+    }
+    if !SEEDED.with(|seeded| *seeded) {
+        return Err("this machine has no random numbers to give".to_owned());
+    }
     Ok(Prepared {
         config: config.map_err(|error| error.to_string())?,
         options: options.clone(),
