@@ -233,10 +233,7 @@ async fn every_wrong_answer_to_the_upgrade_has_its_own_words() {
         other.message
     );
     let closes = says(peer(|mut s| async move { drop(agreeing_answer(&mut s).await) }).await).await;
-    assert_eq!(
-        &*closes.message,
-        "the peer closed without an answer"
-    );
+    assert_eq!(&*closes.message, "the peer closed without an answer");
 }
 
 #[tokio::test]

@@ -592,6 +592,10 @@ fn with_zone(ip: IpAddr, zone: Option<&str>, port: u16) -> Result<SocketAddr, St
 }
 
 #[cfg(test)]
+mod proxy_tests;
+#[cfg(test)]
+mod redirect_tests;
+#[cfg(test)]
 mod secure_tests;
 #[cfg(test)]
 mod tests;

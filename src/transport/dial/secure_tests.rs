@@ -6,7 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
-use super::tests::{agreement, connect_proxy, failure, head, pass_on, target, through};
+use super::proxy_tests::{connect_proxy, pass_on, through};
+use super::tests::{agreement, failure, head, target};
 use super::*;
 use crate::config::{ConnectionOptions, ProxyKind, TlsOptions};
 use crate::transport::tls::testing::{Ca, Issued, Listening, Order, Speaks, serve_tls};
