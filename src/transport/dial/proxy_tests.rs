@@ -88,6 +88,48 @@ async fn a_tunnel_is_opened_by_name_and_spoken_through() {
 }
 
 #[tokio::test]
+async fn resolve_says_where_a_tunnel_leads() {
+    let peer = Peer::on("127.0.0.1:0", &["101"]).await;
+    let (port, serving) = connect_proxy("HTTP/1.1 200 OK\r\n\r\n", Some(peer.port)).await;
+    let mut target = through("ws://edge.example.com:81/", ProxyKind::Http, port, None);
+    Arc::make_mut(&mut target.connection).address.resolve = vec![ResolveTo::Ip {
+        ip: "10.0.0.7".parse().unwrap(),
+        zone: None,
+        port: None,
+    }];
+    drop(dial(&target).await.unwrap());
+    let head = serving.await.unwrap();
+    assert!(
+        head.starts_with("CONNECT 10.0.0.7:81 HTTP/1.1\r\n"),
+        "{head}"
+    );
+    let inner = peer.last_head();
+    assert!(inner.contains("host: edge.example.com:81\r\n"), "{inner}");
+}
+
+#[tokio::test]
+async fn a_peer_behind_a_proxy_that_repeats_its_password_is_not_quoted() {
+    let body = "s3cret-of-proxy and s3cret";
+    let answer = format!(
+        "HTTP/1.1 403 F\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let peer = Peer::on("127.0.0.1:0", &[&answer]).await;
+    let (port, _serving) = connect_proxy("HTTP/1.1 200 OK\r\n\r\n", Some(peer.port)).await;
+    let password = Some("s3cret-of-proxy");
+    let mut target = through("ws://edge.example.com/", ProxyKind::Http, port, password);
+    // A part of the other: that one must not be left half shown.
+    Arc::make_mut(&mut target.connection).headers =
+        vec![("x-key".parse().unwrap(), literal("s3cret"))];
+    let error = failure(&target).await;
+    assert!(
+        error.message.ends_with("it says: *** and ***"),
+        "{}",
+        error.message
+    );
+}
+
+#[tokio::test]
 async fn a_proxy_that_refuses_is_quoted() {
     for (answer, password, words, status) in [
         (
@@ -142,6 +184,12 @@ async fn a_proxy_that_refuses_is_quoted() {
             "{}",
             error.message
         );
+        // Asking again soon would not help, and may lock an account.
+        let advice = match status {
+            Some(403 | 407) => Advice::Refused,
+            Some(_) | None => Advice::Backoff,
+        };
+        assert_eq!(error.advice, advice, "{}", error.message);
         assert!(error.message.contains(words), "{}", error.message);
         assert!(!error.message.contains("s3cret"), "{}", error.message);
     }

@@ -74,3 +74,74 @@ fn a_redirect_never_leaves_tls_nor_goes_on_for_ever() {
     let error = followed(&secure, "/c", 6, 5).unwrap_err();
     assert!(error.contains("more than 5 redirects"), "{error}");
 }
+
+#[tokio::test]
+async fn what_is_said_of_the_targets_place_is_not_said_of_another() {
+    let far = Peer::on("127.0.0.2:0", &["101"]).await;
+    let away = format!(
+        "HTTP/1.1 307 T\r\nLocation: http://127.0.0.2:{}/there\r\n\r\n",
+        far.port
+    );
+    let near = Peer::on("127.0.0.9:0", &[&away]).await;
+    let url = format!("ws://edge.example.com:{}/", near.port);
+    let target = target(&url, |options| {
+        options.max_redirects = 1;
+        options.host_header = Some("front.example.com".into());
+        options.address.resolve = vec![ResolveTo::Ip {
+            ip: "127.0.0.9".parse().unwrap(),
+            zone: None,
+            port: None,
+        }];
+        Arc::make_mut(&mut options.tls).server_name = Some("front.example.com".into());
+    });
+    let dialed = dial(&target).await.unwrap();
+    assert_eq!(
+        dialed.peer.unwrap().to_string(),
+        format!("127.0.0.2:{}", far.port)
+    );
+    assert!(near.last_head().contains("host: front.example.com\r\n"));
+    let host = format!("host: 127.0.0.2:{}\r\n", far.port);
+    assert!(far.last_head().contains(&host), "{}", far.last_head());
+
+    let place = Place::parse(&url).unwrap();
+    let server_name = |is_own| {
+        let dial = Dial {
+            target: &target,
+            place: &place,
+            is_own,
+        };
+        dial.tls_options().server_name.clone()
+    };
+    assert_eq!(server_name(true).as_deref(), Some("front.example.com"));
+    assert_eq!(server_name(false), None);
+}
+
+#[tokio::test]
+async fn only_a_redirect_is_followed_and_one_that_is_not_shows_no_secret() {
+    for answer in [
+        "HTTP/1.1 201 Created\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
+        "HTTP/1.1 304 N\r\nLocation: /x\r\n\r\n",
+    ] {
+        let peer = Peer::on("127.0.0.1:0", &[answer, "101"]).await;
+        let url = format!("ws://127.0.0.1:{}/", peer.port);
+        let error = failure(&target(&url, |options| options.max_redirects = 3)).await;
+        assert_eq!(error.phase, Phase::Upgrade);
+        assert_eq!(peer.heads().len(), 1, "{}", error.message);
+    }
+    let login = "HTTP/1.1 302 F\r\nLocation: https://example.com/login?ticket=T1CKET\r\n\
+                 Content-Length: 0\r\n\r\n";
+    let peer = Peer::on("127.0.0.1:0", &[login]).await;
+    let error = failure(&target(&format!("ws://127.0.0.1:{}/", peer.port), |_| {})).await;
+    let words = "it points to https://example.com/login:";
+    assert!(error.message.contains(words), "{}", error.message);
+    assert!(!error.message.contains("T1CKET"), "{}", error.message);
+}
+
+#[test]
+fn an_address_of_another_link_is_another_place() {
+    let first = Place::parse("ws://[fe80::1%251]/a").unwrap();
+    let same = followed(&first, "/b", 1, 5).unwrap();
+    assert!(same_origin(&first, &same));
+    let other = followed(&first, "ws://[fe80::1%252]/b", 1, 5).unwrap();
+    assert!(!same_origin(&first, &other));
+}

@@ -12,7 +12,10 @@ use crate::config::{Auth, Bind, ConnectionOptions, Policy, Secret, SecretSource}
 use crate::stats::Identity;
 use crate::transport::upgrade::accept_key;
 
-pub(super) fn target(url: &str, change: impl FnOnce(&mut ConnectionOptions)) -> Target {
+pub(in crate::transport) fn target(
+    url: &str,
+    change: impl FnOnce(&mut ConnectionOptions),
+) -> Target {
     let mut connection = ConnectionOptions::default();
     change(&mut connection);
     Target {
@@ -121,6 +124,95 @@ pub(super) async fn failure(target: &Target) -> DialError {
     dial(target).await.map(drop).unwrap_err()
 }
 
+fn progress(connect: Duration) -> Progress {
+    let now = Instant::now();
+    Progress {
+        times: PhaseTimes::default(),
+        phase: Phase::Dns,
+        since: now,
+        overall: now + connect,
+        connect_timeout: connect,
+        certificate_not_after: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phase_is_timed_in_sum_and_ended_by_the_nearer_of_two_limits() {
+    let seconds = Duration::from_secs;
+    let pass = |s| async move {
+        tokio::time::sleep(seconds(s)).await;
+        Ok(())
+    };
+    let mut progress = progress(seconds(15));
+    let limit = ("tcp_timeout", seconds(5));
+    // As by a redirect: each phase a second time.
+    for took in [1, 2] {
+        progress.enter(Phase::Tcp);
+        let waited_for = || unreachable!();
+        progress.run(limit, waited_for, pass(took)).await.unwrap();
+    }
+    assert_eq!(progress.times[Phase::Tcp as usize], Some(seconds(3)));
+    progress.enter(Phase::Tls);
+    let waited_for = || "nothing".to_owned();
+    let error = progress.run(limit, waited_for, pass(99)).await.unwrap_err();
+    assert_eq!(error.phase, Phase::Tls);
+    assert_eq!(error.message, "nothing within 5s (tcp_timeout)");
+    assert_eq!(error.times[Phase::Tls as usize], Some(seconds(5)));
+    // Eight of the fifteen seconds are gone.
+    progress.enter(Phase::Upgrade);
+    let limit = ("upgrade_timeout", seconds(60));
+    let error = progress.run(limit, waited_for, pass(99)).await.unwrap_err();
+    assert_eq!(error.message, "nothing within 15s (connect_timeout)");
+    assert_eq!(error.times[Phase::Upgrade as usize], Some(seconds(7)));
+}
+
+/// A peer that takes connections and says nothing.
+async fn silent() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+#[tokio::test]
+async fn each_step_that_stalls_has_a_limit_of_its_own() {
+    let (_listener, port) = silent().await;
+    let (secure, plain) = (
+        format!("wss://127.0.0.1:{port}/"),
+        format!("ws://127.0.0.1:{port}/"),
+    );
+    let short = Duration::from_millis(50);
+    type Change = fn(&mut crate::config::Timeouts, Duration);
+    let cases: [(&str, Change, Phase, &str); 4] = [
+        (&secure, |t, s| t.tls = s, Phase::Tls, "(tls_timeout)"),
+        (
+            &secure,
+            |t, s| t.connect = s,
+            Phase::Tls,
+            "(connect_timeout)",
+        ),
+        (
+            &plain,
+            |t, s| t.upgrade = s,
+            Phase::Upgrade,
+            "(upgrade_timeout)",
+        ),
+        (
+            &plain,
+            |t, s| t.connect = s,
+            Phase::Upgrade,
+            "(connect_timeout)",
+        ),
+    ];
+    for (url, change, phase, key) in cases {
+        let target = with_limit(target(url, |_| {}), |policy| {
+            change(&mut policy.timeouts, short)
+        });
+        let error = failure(&target).await;
+        assert_eq!(error.phase, phase, "{}", error.message);
+        assert!(error.message.ends_with(key), "{}", error.message);
+    }
+}
+
 #[tokio::test]
 async fn the_request_says_who_we_are() {
     let peer = Peer::on("127.0.0.1:0", &["101"]).await;
@@ -177,7 +269,7 @@ async fn who_answered_is_remembered_but_no_cookie() {
          CF-Ray: {long}\r\nX-Request-Id: s3cret-key\r\nSec-WebSocket-Protocol: v2\r\n"
     );
     let peer = Peer::on("127.0.0.1:0", &[&more]).await;
-    let url = format!("ws://127.0.0.1:{}/", peer.port);
+    let url = format!("ws://127.0.0.1:{}/?token=QUERYVALUE", peer.port);
     let target = target(&url, |options| {
         options.subprotocols = vec!["v1".into(), "v2".into()];
         options.headers = vec![("x-key".parse().unwrap(), literal("s3cret-key"))];
@@ -205,14 +297,22 @@ async fn who_answered_is_remembered_but_no_cookie() {
         ]
     );
     let shown = format!("{trace:?}");
-    assert!(
-        !shown.contains("SECRET") && !shown.contains("s3cret"),
-        "{shown}"
-    );
+    for secret in ["SECRET", "s3cret", "QUERYVALUE"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
     assert!(
         shown.contains("nginx") && shown.contains("x-key"),
         "{shown}"
     );
+}
+
+#[tokio::test]
+async fn of_many_headers_the_first_twelve_are_remembered() {
+    let many: String = (0..20).map(|n| format!("X-Amzn-{n}: v\r\n")).collect();
+    let peer = Peer::on("127.0.0.1:0", &[&format!("101{many}")]).await;
+    let url = format!("ws://127.0.0.1:{}/", peer.port);
+    let dialed = dial(&target(&url, |_| {})).await.unwrap();
+    assert_eq!(dialed.facts.unwrap().headers.len(), 12);
 }
 
 #[tokio::test]
@@ -347,10 +447,24 @@ async fn a_peer_that_wants_tls_is_recognised() {
             "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno",
             "it did not like the request",
         ),
+        // Its page speaks of TLS; it does not ask for it.
+        (
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 25\r\n\r\nsee https://example.com/..",
+            "; check the credentials in headers; it says: see",
+        ),
+        ("HTTP/1.0 101 Yes\r\n\r\n", "the 101 is one of HTTP/1.0"),
     ] {
         let peer = Peer::on("127.0.0.1:0", &[answer]).await;
         let error = failure(&target(&format!("ws://127.0.0.1:{}/", peer.port), |_| {})).await;
         assert_eq!(error.phase, Phase::Upgrade);
         assert!(error.message.contains(words), "{}", error.message);
     }
+}
+
+#[test]
+fn a_zone_is_the_addresss_own() {
+    let zoned = with_zone("fe80::1".parse().unwrap(), Some("7"), 80).unwrap();
+    assert!(matches!(zoned, SocketAddr::V6(v6) if v6.scope_id() == 7));
+    let error = with_zone("fe80::1".parse().unwrap(), Some("nosuch0"), 80).unwrap_err();
+    assert!(error.starts_with("[fe80::1%nosuch0]: "), "{error}");
 }
