@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::tests::{Peer, failure, head, literal, target, with_limit};
+use super::tests::{Peer, failure, head, literal, progress, target, with_limit};
 use super::*;
 use crate::config::{ProxyChoice, ProxyKind, ProxyServer, Secret};
 
@@ -110,23 +110,31 @@ async fn resolve_says_where_a_tunnel_leads() {
 #[tokio::test]
 async fn a_peer_behind_a_proxy_that_repeats_its_password_is_not_quoted() {
     let body = "s3cret-of-proxy and s3cret";
-    let answer = format!(
-        "HTTP/1.1 403 F\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
+    let length = body.len();
+    let answer = format!("HTTP/1.1 403 F\r\nContent-Length: {length}\r\n\r\n{body}");
     let peer = Peer::on("127.0.0.1:0", &[&answer]).await;
-    let (port, _serving) = connect_proxy("HTTP/1.1 200 OK\r\n\r\n", Some(peer.port)).await;
-    let password = Some("s3cret-of-proxy");
-    let mut target = through("ws://edge.example.com/", ProxyKind::Http, port, password);
     // A part of the other: that one must not be left half shown.
-    Arc::make_mut(&mut target.connection).headers =
-        vec![("x-key".parse().unwrap(), literal("s3cret"))];
-    let error = failure(&target).await;
-    assert!(
-        error.message.ends_with("it says: *** and ***"),
-        "{}",
-        error.message
-    );
+    let target = target("ws://edge.example.com/", |options| {
+        options.headers = vec![("x-key".parse().unwrap(), literal("s3cret"))];
+    });
+    let place = Place::parse(target.url.expose()).unwrap();
+    // As one of the environment, of which the target does not know.
+    let password = Some("s3cret-of-proxy");
+    let known = through("ws://edge.example.com/", ProxyKind::Http, 9, password);
+    let proxy = Proxy::of(&known.connection.proxy, &place).unwrap().unwrap();
+    let dial = Dial {
+        target: &target,
+        place: &place,
+        is_own: true,
+    };
+    let stream = TcpStream::connect(("127.0.0.1", peer.port)).await.unwrap();
+    let mut progress = progress(Duration::from_secs(10));
+    let mut trace = Trace::wanted();
+    let io = Io::tcp(stream);
+    let asked = dial.upgrade(&mut progress, io, &None, Some(&proxy), &mut trace);
+    let error = asked.await.map(drop).unwrap_err();
+    let words = "it says: *** and ***";
+    assert!(error.message.ends_with(words), "{}", error.message);
 }
 
 #[tokio::test]

@@ -131,9 +131,11 @@ async fn files_that_are_bad_or_hang_fail_the_step_they_are_for() {
     assert!(made.unwrap().success());
     let mut hanging = target("wss://127.0.0.1:9/", with(from(&pipe)));
     Arc::make_mut(&mut hanging.policy).timeouts.connect = Duration::from_millis(100);
-    let error = failure(&hanging).await;
-    // Opening its other end lets the reader go, for which the runtime would wait.
-    drop(std::fs::OpenOptions::new().write(true).open(&pipe).unwrap());
+    let error = tokio::time::timeout(Duration::from_secs(10), failure(&hanging)).await;
+    // Lets the reader go, for which the runtime would wait. Opened for both, a pipe waits for nobody.
+    let mut both = std::fs::OpenOptions::new();
+    drop(both.read(true).write(true).open(&pipe).unwrap());
+    let error = error.expect("connect_timeout is heard");
     assert_eq!(error.phase, Phase::Tls);
     let words = "could not be read within connect_timeout";
     assert!(error.message.contains(words), "{}", error.message);

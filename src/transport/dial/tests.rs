@@ -124,7 +124,7 @@ pub(super) async fn failure(target: &Target) -> DialError {
     dial(target).await.map(drop).unwrap_err()
 }
 
-fn progress(connect: Duration) -> Progress {
+pub(super) fn progress(connect: Duration) -> Progress {
     let now = Instant::now();
     Progress {
         times: PhaseTimes::default(),
