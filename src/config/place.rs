@@ -38,7 +38,7 @@ impl Place {
     }
 
     /// Where a redirect from here to `location`, absolute or relative, leads. http and https mean
-    /// ws and wss. Userinfo stays only on the same scheme, host and port, and is never taken from
+    /// ws and wss. Userinfo stays only on the same scheme, host, zone and port, and is never taken from
     /// `location`, which the peer wrote. The error shows nothing of it but its scheme.
     ///
     /// Whether to go there is the caller's to judge: from `secure` to not, for one.
@@ -65,7 +65,10 @@ impl Place {
         if place.host == self.host && place.zone.is_none() {
             place.zone.clone_from(&self.zone);
         }
-        let origin = |place: &Self| (place.secure, place.host.clone(), place.port);
+        let origin = |place: &Self| {
+            let (host, zone) = (place.host.clone(), place.zone.clone());
+            (place.secure, host, zone, place.port)
+        };
         place.credentials = None;
         if origin(&place) == origin(self) {
             place.credentials.clone_from(&self.credentials);

@@ -116,6 +116,20 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_secret_that_begins_another_leaves_none_of_it_to_be_seen() {
+        let mut secrets = Secrets::new();
+        for value in ["aaaa", "aaaabbbb", "aaaabbbbcccc", "aaaa"] {
+            secrets.header(value);
+        }
+        let secrets = secrets.into_vec();
+        assert_eq!(secrets.len(), 3);
+        assert_eq!(
+            mask("aaaabbbbcccc, aaaabbbb, aaaa", &secrets),
+            "***, ***, ***"
+        );
+    }
+
+    #[test]
     fn what_a_peer_repeats_is_masked_whole_or_in_part() {
         let mut secrets = Secrets::new();
         secrets.header("Bearer t0p-s3cret-token");

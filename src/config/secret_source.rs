@@ -110,3 +110,30 @@ fn read(path: &Path) -> Result<Vec<u8>, String> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_holds_one_line_that_is_neither_empty_nor_endless() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("token");
+        let read = |content: &[u8]| {
+            std::fs::write(&path, content).unwrap();
+            SecretSource::File(path.clone()).line(&|_| None)
+        };
+        for content in ["t0ken", "t0ken\n", "t0ken\r\n"] {
+            assert_eq!(read(content.as_bytes()).unwrap(), b"t0ken");
+        }
+        assert_eq!(read(b" t0ken \n\n").unwrap(), b" t0ken \n");
+        for empty in ["", "\n", "\r\n"] {
+            let error = read(empty.as_bytes()).unwrap_err();
+            assert!(error.ends_with("token is empty"), "{error}");
+        }
+        let most = usize::try_from(LARGEST).unwrap();
+        assert_eq!(read(&vec![b'x'; most]).unwrap().len(), most);
+        let error = read(&vec![b'x'; most + 1]).unwrap_err();
+        assert!(error.ends_with("larger than 1 MiB: no secret"), "{error}");
+    }
+}

@@ -45,6 +45,10 @@ impl Host for Recorder {
         self.events.push((self.start.elapsed(), event));
     }
 
+    fn conceal(&self, text: &str) -> Box<str> {
+        text.replace("s3cret", "***").into()
+    }
+
     fn poll_asked(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
         match self.requests.poll_recv(cx) {
             Poll::Ready(Some(request)) => Poll::Ready(request),
@@ -279,6 +283,30 @@ async fn asked_to_end_it_closes_with_1000_and_waits_for_the_reply() {
     assert_eq!((end.cause, end.initiator), (Cause::Removed, Initiator::Us));
     assert_eq!(end.received.map(|f| f.code), Some(1000));
     assert_eq!(gone, secs(2));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_secret_that_the_peer_repeats_in_its_close_is_concealed() {
+    let repeats = || WsClose {
+        code: CloseCode::Policy,
+        reason: "bad token s3cret".into(),
+    };
+    // By its own will.
+    let (held, mut peer) = hold_with_peer(policy()).await;
+    peer.close(Some(repeats())).await.unwrap();
+    drop(peer);
+    let (end, events, _) = held.finished().await;
+    assert_eq!(end.received, Some(CloseFrame::new(1008, "bad token ***")));
+    assert!(!format!("{events:?}").contains("s3cret"), "{events:?}");
+    // In answer to ours.
+    let (held, mut theirs) = hold(policy(), 1 << 20).await;
+    held.requests.send(Request::End(Asked::Removed)).unwrap();
+    let mut close = vec![0x88, 18, 0x03, 0xf0];
+    close.extend_from_slice(b"bad token s3cret");
+    theirs.write_all(&close).await.unwrap();
+    let (end, events, _) = held.finished().await;
+    assert_eq!(end.received, Some(CloseFrame::new(1008, "bad token ***")));
+    assert!(!format!("{events:?}").contains("s3cret"), "{events:?}");
 }
 
 #[tokio::test(start_paused = true)]

@@ -125,6 +125,26 @@ fn a_recovery_is_written_to_the_end_it_follows_and_only_twenty_ends_are_kept() {
 }
 
 #[test]
+fn an_outage_that_is_over_is_that_end_s_and_no_other_s() {
+    let registry = Registry::new();
+    let guard = registry.target(identity(), &Buckets::default());
+    let stats = guard.stats();
+    stats.apply(&Event::Ended(Box::new(end(7))));
+    let Event::Established(mut back) = up() else {
+        unreachable!("up() is Established");
+    };
+    back.recovered = Some(Recovered {
+        outage_id: 6,
+        after: Duration::from_secs(3),
+    });
+    stats.apply(&Event::Established(back));
+    stats.with_history(|history| {
+        let ends = &history.expect("something ended").ends;
+        assert_eq!(ends[0].recovered_after, None);
+    });
+}
+
+#[test]
 fn a_successor_of_the_same_name_survives_its_predecessors_guard() {
     let registry = Registry::new();
     let first = registry.target(identity(), &Buckets::default());

@@ -165,7 +165,8 @@ pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Di
 }
 
 fn same_origin(a: &Place, b: &Place) -> bool {
-    (a.secure, &a.host, a.port, &a.unix) == (b.secure, &b.host, b.port, &b.unix)
+    let same_address = (&a.host, &a.zone, a.port, &a.unix) == (&b.host, &b.zone, b.port, &b.unix);
+    a.secure == b.secure && same_address
 }
 
 /// The place that redirect number `count` from `place` leads to.
@@ -513,7 +514,11 @@ impl Dial<'_> {
         let headers = request::headers(self.target, self.place, self.is_own)
             .map_err(|message| progress.refused(message))?;
         let mut secrets = self.target.secrets();
-        secrets.extend(proxy.iter().flat_map(|proxy| proxy.secrets()));
+        if let Some(proxy) = proxy {
+            secrets.extend(proxy.secrets());
+            // As `mask` wants them.
+            secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        }
         let host = match &options.host_header {
             Some(host) if self.is_own => host,
             Some(_) | None => self.place.authority.as_str(),
@@ -592,6 +597,10 @@ fn with_zone(ip: IpAddr, zone: Option<&str>, port: u16) -> Result<SocketAddr, St
 }
 
 #[cfg(test)]
+mod proxy_tests;
+#[cfg(test)]
+mod redirect_tests;
+#[cfg(test)]
 mod secure_tests;
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -84,10 +84,11 @@ impl Proxy {
         };
         let pair = BASE64.encode(format!("{user}:{password}"));
         let long = |text: &String| text.len() >= 4;
-        [pair, password.clone(), user.clone()]
-            .into_iter()
-            .filter(long)
-            .collect()
+        let all = [pair, password.clone(), user.clone()].into_iter();
+        let mut secrets: Vec<String> = all.filter(long).collect();
+        // As `mask` wants them.
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
     }
 }
 

@@ -82,3 +82,31 @@ fn plain(what: &str, value: &str) -> Result<HeaderValue, String> {
     let read = HeaderValue::from_str(value);
     read.map_err(|_| format!("{what} holds a character that no header may"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Secret, SecretSource};
+    use crate::transport::dial::tests::target;
+
+    #[test]
+    fn a_header_of_the_users_replaces_ours_and_may_stand_twice() {
+        let literal = |text: &str| SecretSource::Literal(Secret::new(text.into()));
+        let target = target("ws://example.com/", |options| {
+            options.headers = vec![
+                (header::USER_AGENT, literal("mine")),
+                (header::VIA, literal("a")),
+                (header::VIA, literal("b")),
+            ];
+        });
+        let place = Place::parse("ws://example.com/").unwrap();
+        let own = headers(&target, &place, true).unwrap();
+        let of = |name| own.get_all(name).iter().collect::<Vec<_>>();
+        assert_eq!(of(header::USER_AGENT), ["mine"]);
+        assert_eq!(of(header::VIA), ["a", "b"]);
+        assert!(own.values().all(HeaderValue::is_sensitive));
+        let others = headers(&target, &place, false).unwrap();
+        assert_eq!(others.len(), 1);
+        assert_eq!(others[header::USER_AGENT], USER_AGENT);
+    }
+}

@@ -181,12 +181,12 @@ mod tests {
         {
             queued.push(stream);
         }
-        let stream = connect(
-            &[silent_address, good.local_addr().unwrap()],
-            &AddressOptions::default(),
-        )
-        .await
-        .unwrap();
+        let addresses = [silent_address, good.local_addr().unwrap()];
+        let options = AddressOptions::default();
+        let raced = connect(&addresses, &options);
+        // Long before the silent one would be given up.
+        let raced = tokio::time::timeout(Duration::from_secs(10), raced).await;
+        let stream = raced.expect("it waits for the silent one").unwrap();
         assert_eq!(stream.peer_addr().unwrap(), good.local_addr().unwrap());
     }
 

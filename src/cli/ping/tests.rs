@@ -489,6 +489,31 @@ async fn a_signal_closes_in_order_and_keeps_the_answers_under_way() {
 }
 
 #[tokio::test]
+async fn a_peer_that_neither_closes_nor_reads_is_left_at_our_own_limits() {
+    let peer = Peer::new(|mut wire| async move {
+        let first = wire.read_ping().await;
+        wire.write(PONG, &first).await;
+        wire.ignore().await;
+    })
+    .await;
+    let told = told(&["-c1", "--close-timeout=100ms", &peer.url()]).await;
+    assert!(told.answered && matches!(told.outcome, Ok(Outcome::Over)));
+    peer.done().await;
+
+    let peer = Peer::new(|wire| async move {
+        let _open = wire;
+        pending().await
+    })
+    .await;
+    // More than both ends' sockets take.
+    let much = format!("--on-open={}", "x".repeat(16 << 20));
+    let told = self::told(&["-c1", "--write-timeout=100ms", &much, &peer.url()]).await;
+    assert!(told.text().contains("ended by us: "), "{}", told.text());
+    assert!(!told.answered);
+    peer.script.abort();
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once_and_the_summary_is_there() {
     let (signal, signals) = mpsc::unbounded_channel();
     let peer = Peer::new(move |mut wire| async move {

@@ -243,6 +243,26 @@ fn a_bad_file_keeps_the_last_good_one_and_is_told_once() {
     assert!(!Arc::ptr_eq(&tls.held().config, &first));
 }
 
+#[tokio::test]
+async fn the_files_are_looked_at_once_a_second_and_again_after_a_bad_one() {
+    let (files, _made) = Files::new();
+    let tls = Arc::new(TlsFiles::load(&files.tls).unwrap());
+    let first = tls.held().config.clone();
+    let looked = |ago| tls.held().looked = Instant::now().checked_sub(ago).unwrap();
+    files.renew();
+    looked(Duration::ZERO);
+    assert!(Arc::ptr_eq(&tls.current("tls").await, &first));
+    for content in [Some("no certificate"), None] {
+        match content {
+            Some(bad) => std::fs::write(&files.tls.cert, bad).unwrap(),
+            None => drop(files.renew()),
+        }
+        looked(LOOK_EVERY);
+        let now = tls.current("tls").await;
+        assert_eq!(Arc::ptr_eq(&now, &first), content.is_some());
+    }
+}
+
 #[test]
 fn what_is_wrong_with_the_files_is_said_without_showing_the_key() {
     let (files, made) = Files::new();

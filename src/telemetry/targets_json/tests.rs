@@ -207,6 +207,9 @@ fn a_connection_s_facts_are_the_target_s_and_an_end_has_all_the_evidence() {
     assert_eq!(end["tcp_info"], tcp_info);
     let read: TargetsJson = serde_json::from_value(text).expect("what we wrote");
     assert_eq!(read, json);
+    // By TLS, and nobody said who they are.
+    edge.stats().apply(&evident(facts(&[]), "expired"));
+    assert_eq!(targets(&registry).targets[0].ends[0].headers, None);
 }
 
 #[test]

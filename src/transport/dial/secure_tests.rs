@@ -6,7 +6,8 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
-use super::tests::{agreement, connect_proxy, failure, head, pass_on, target, through};
+use super::proxy_tests::{connect_proxy, pass_on, through};
+use super::tests::{agreement, failure, head, target};
 use super::*;
 use crate::config::{ConnectionOptions, ProxyKind, TlsOptions};
 use crate::transport::tls::testing::{Ca, Issued, Listening, Order, Speaks, serve_tls};
@@ -88,7 +89,10 @@ async fn a_certificate_that_is_refused_tells_when_it_ends() {
     )
     .await;
     let url = format!("wss://127.0.0.1:{}/", peer.address.port());
-    let error = failure(&target(&url, with(trusting(&ca, |_| {})))).await;
+    let mut trace = Trace::wanted();
+    let target = target(&url, with(trusting(&ca, |_| {})));
+    let dialed = dial_traced(&target, &mut trace).await;
+    let error = dialed.map(drop).unwrap_err();
     assert_eq!(error.phase, Phase::Tls);
     assert!(
         error.message.contains("other.example.com"),
@@ -96,6 +100,45 @@ async fn a_certificate_that_is_refused_tells_when_it_ends() {
         error.message
     );
     assert!(error.certificate_not_after.is_some());
+    assert_eq!(trace.chain.len(), 1, "the chain is there to be looked at");
+    assert_eq!(trace.chain[0].not_after, error.certificate_not_after);
+}
+
+#[tokio::test]
+async fn files_that_are_bad_or_hang_fail_the_step_they_are_for() {
+    let from = |path: &Path| {
+        let mut tls = TlsOptions::default();
+        tls.ca = Some(crate::config::SecretSource::File(path.to_owned()));
+        Arc::new(tls)
+    };
+    let gone = Path::new("/nowhere/ca.pem");
+    let error = failure(&target("wss://127.0.0.1:9/", with(from(gone)))).await;
+    assert_eq!(error.phase, Phase::Tls, "{}", error.message);
+    assert!(
+        error.message.starts_with("tls.ca: cannot read /nowhere"),
+        "{}",
+        error.message
+    );
+    let mut proxied = through("ws://edge.example.com/", ProxyKind::Https, 9, None);
+    Arc::make_mut(&mut proxied.connection).proxy_tls = from(gone);
+    let error = failure(&proxied).await;
+    assert_eq!(error.phase, Phase::Proxy, "{}", error.message);
+
+    // A pipe hangs until somebody writes to it.
+    let directory = tempfile::tempdir().unwrap();
+    let pipe = directory.path().join("ca.pem");
+    let made = std::process::Command::new("mkfifo").arg(&pipe).status();
+    assert!(made.unwrap().success());
+    let mut hanging = target("wss://127.0.0.1:9/", with(from(&pipe)));
+    Arc::make_mut(&mut hanging.policy).timeouts.connect = Duration::from_millis(100);
+    let error = tokio::time::timeout(Duration::from_secs(10), failure(&hanging)).await;
+    // Lets the reader go, for which the runtime would wait. Opened for both, a pipe waits for nobody.
+    let mut both = std::fs::OpenOptions::new();
+    drop(both.read(true).write(true).open(&pipe).unwrap());
+    let error = error.expect("connect_timeout is heard");
+    assert_eq!(error.phase, Phase::Tls);
+    let words = "could not be read within connect_timeout";
+    assert!(error.message.contains(words), "{}", error.message);
 }
 
 #[tokio::test]
@@ -155,10 +198,10 @@ async fn inside_a_tunnel_the_name_is_the_targets() {
 }
 
 /// A CONNECT proxy behind TLS that leads to `to`, whatever it is asked for.
-async fn tls_proxy(issued: &Issued, to: u16) -> u16 {
+async fn tls_proxy(speaks: &Speaks<'_>, issued: &Issued, to: u16) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
-    let acceptor = tokio_rustls::TlsAcceptor::from(Speaks::default().config(issued));
+    let acceptor = tokio_rustls::TlsAcceptor::from(speaks.config(issued));
     tokio::spawn(async move {
         while let Ok((stream, _)) = listener.accept().await {
             // A client that does not like us is seen at its own end.
@@ -179,6 +222,7 @@ async fn an_https_proxy_has_tls_of_its_own() {
     let (peer, _) = peer(&Speaks::default(), &issued).await;
     let others = Ca::new("the proxy's");
     let port = tls_proxy(
+        &Speaks::default(),
         &others.issue(&Order::server(&["127.0.0.1"])),
         peer.address.port(),
     )
@@ -197,4 +241,21 @@ async fn an_https_proxy_has_tls_of_its_own() {
     assert_eq!(error.phase, Phase::Proxy);
     let words = format!("TLS with the proxy https://127.0.0.1:{port}: ");
     assert!(error.message.starts_with(&words), "{}", error.message);
+}
+
+#[tokio::test]
+async fn an_https_proxy_that_wants_a_certificate_says_so_after_our_handshake() {
+    let ca = Ca::new("root");
+    let speaks = Speaks {
+        client_ca: Some(&ca),
+        ..Speaks::default()
+    };
+    let issued = ca.issue(&Order::server(&["127.0.0.1"]));
+    let port = tls_proxy(&speaks, &issued, 9).await;
+    let mut target = through("ws://edge.example.com/", ProxyKind::Https, port, None);
+    Arc::make_mut(&mut target.connection).proxy_tls = trusting(&ca, |_| {});
+    let error = failure(&target).await;
+    assert_eq!(error.phase, Phase::Proxy);
+    let words = "the peer asks for a client certificate and none is configured";
+    assert!(error.message.contains(words), "{}", error.message);
 }

@@ -1,21 +1,21 @@
-//! Every way to a peer, against small peers and proxies of our own that write down what they get.
+//! Every way to a peer, against small peers of our own that write down what they get.
 
 use std::net::IpAddr;
 use std::sync::Mutex;
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream, UnixListener};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixListener};
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::{
-    Auth, Bind, ConnectionOptions, Policy, ProxyChoice, ProxyKind, ProxyServer, Secret,
-    SecretSource,
-};
+use crate::config::{Auth, Bind, ConnectionOptions, Policy, Secret, SecretSource};
 use crate::stats::Identity;
 use crate::transport::upgrade::accept_key;
 
-pub(super) fn target(url: &str, change: impl FnOnce(&mut ConnectionOptions)) -> Target {
+pub(in crate::transport) fn target(
+    url: &str,
+    change: impl FnOnce(&mut ConnectionOptions),
+) -> Target {
     let mut connection = ConnectionOptions::default();
     change(&mut connection);
     Target {
@@ -32,11 +32,11 @@ pub(super) fn target(url: &str, change: impl FnOnce(&mut ConnectionOptions)) -> 
     }
 }
 
-fn literal(text: &str) -> SecretSource {
+pub(super) fn literal(text: &str) -> SecretSource {
     SecretSource::Literal(Secret::new(text.into()))
 }
 
-fn with_limit(mut target: Target, change: impl FnOnce(&mut Policy)) -> Target {
+pub(super) fn with_limit(mut target: Target, change: impl FnOnce(&mut Policy)) -> Target {
     change(Arc::make_mut(&mut target.policy));
     target
 }
@@ -69,8 +69,8 @@ pub(super) fn agreement(head: &str, more: &str) -> String {
 
 /// A peer that answers each connection in turn by one of `answers`; `101` is an upgrade, with the
 /// headers that follow it. The heads it got, for the asking.
-struct Peer {
-    port: u16,
+pub(super) struct Peer {
+    pub(super) port: u16,
     heads: Arc<Mutex<Vec<String>>>,
     _serving: Abort,
 }
@@ -84,7 +84,7 @@ impl Drop for Abort {
 }
 
 impl Peer {
-    async fn on(address: &str, answers: &[&str]) -> Self {
+    pub(super) async fn on(address: &str, answers: &[&str]) -> Self {
         let listener = TcpListener::bind(address).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let heads = Arc::<Mutex<Vec<String>>>::default();
@@ -111,17 +111,106 @@ impl Peer {
         }
     }
 
-    fn heads(&self) -> Vec<String> {
+    pub(super) fn heads(&self) -> Vec<String> {
         self.heads.lock().unwrap().clone()
     }
 
-    fn last_head(&self) -> String {
+    pub(super) fn last_head(&self) -> String {
         self.heads().pop().unwrap()
     }
 }
 
 pub(super) async fn failure(target: &Target) -> DialError {
     dial(target).await.map(drop).unwrap_err()
+}
+
+pub(super) fn progress(connect: Duration) -> Progress {
+    let now = Instant::now();
+    Progress {
+        times: PhaseTimes::default(),
+        phase: Phase::Dns,
+        since: now,
+        overall: now + connect,
+        connect_timeout: connect,
+        certificate_not_after: None,
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_phase_is_timed_in_sum_and_ended_by_the_nearer_of_two_limits() {
+    let seconds = Duration::from_secs;
+    let pass = |s| async move {
+        tokio::time::sleep(seconds(s)).await;
+        Ok(())
+    };
+    let mut progress = progress(seconds(15));
+    let limit = ("tcp_timeout", seconds(5));
+    // As by a redirect: each phase a second time.
+    for took in [1, 2] {
+        progress.enter(Phase::Tcp);
+        let waited_for = || unreachable!();
+        progress.run(limit, waited_for, pass(took)).await.unwrap();
+    }
+    assert_eq!(progress.times[Phase::Tcp as usize], Some(seconds(3)));
+    progress.enter(Phase::Tls);
+    let waited_for = || "nothing".to_owned();
+    let error = progress.run(limit, waited_for, pass(99)).await.unwrap_err();
+    assert_eq!(error.phase, Phase::Tls);
+    assert_eq!(error.message, "nothing within 5s (tcp_timeout)");
+    assert_eq!(error.times[Phase::Tls as usize], Some(seconds(5)));
+    // Eight of the fifteen seconds are gone.
+    progress.enter(Phase::Upgrade);
+    let limit = ("upgrade_timeout", seconds(60));
+    let error = progress.run(limit, waited_for, pass(99)).await.unwrap_err();
+    assert_eq!(error.message, "nothing within 15s (connect_timeout)");
+    assert_eq!(error.times[Phase::Upgrade as usize], Some(seconds(7)));
+}
+
+/// A peer that takes connections and says nothing.
+async fn silent() -> (TcpListener, u16) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    (listener, port)
+}
+
+#[tokio::test]
+async fn each_step_that_stalls_has_a_limit_of_its_own() {
+    let (_listener, port) = silent().await;
+    let (secure, plain) = (
+        format!("wss://127.0.0.1:{port}/"),
+        format!("ws://127.0.0.1:{port}/"),
+    );
+    let short = Duration::from_millis(50);
+    type Change = fn(&mut crate::config::Timeouts, Duration);
+    let cases: [(&str, Change, Phase, &str); 4] = [
+        (&secure, |t, s| t.tls = s, Phase::Tls, "(tls_timeout)"),
+        (
+            &secure,
+            |t, s| t.connect = s,
+            Phase::Tls,
+            "(connect_timeout)",
+        ),
+        (
+            &plain,
+            |t, s| t.upgrade = s,
+            Phase::Upgrade,
+            "(upgrade_timeout)",
+        ),
+        (
+            &plain,
+            |t, s| t.connect = s,
+            Phase::Upgrade,
+            "(connect_timeout)",
+        ),
+    ];
+    for (url, change, phase, key) in cases {
+        let target = with_limit(target(url, |_| {}), |policy| {
+            change(&mut policy.timeouts, short)
+        });
+        let error = failure(&target).await;
+        assert_eq!(error.phase, phase, "{}", error.message);
+        assert!(error.message.ends_with(key), "{}", error.message);
+    }
 }
 
 #[tokio::test]
@@ -180,7 +269,7 @@ async fn who_answered_is_remembered_but_no_cookie() {
          CF-Ray: {long}\r\nX-Request-Id: s3cret-key\r\nSec-WebSocket-Protocol: v2\r\n"
     );
     let peer = Peer::on("127.0.0.1:0", &[&more]).await;
-    let url = format!("ws://127.0.0.1:{}/", peer.port);
+    let url = format!("ws://127.0.0.1:{}/?token=QUERYVALUE", peer.port);
     let target = target(&url, |options| {
         options.subprotocols = vec!["v1".into(), "v2".into()];
         options.headers = vec![("x-key".parse().unwrap(), literal("s3cret-key"))];
@@ -208,14 +297,22 @@ async fn who_answered_is_remembered_but_no_cookie() {
         ]
     );
     let shown = format!("{trace:?}");
-    assert!(
-        !shown.contains("SECRET") && !shown.contains("s3cret"),
-        "{shown}"
-    );
+    for secret in ["SECRET", "s3cret", "QUERYVALUE"] {
+        assert!(!shown.contains(secret), "{shown}");
+    }
     assert!(
         shown.contains("nginx") && shown.contains("x-key"),
         "{shown}"
     );
+}
+
+#[tokio::test]
+async fn of_many_headers_the_first_twelve_are_remembered() {
+    let many: String = (0..20).map(|n| format!("X-Amzn-{n}: v\r\n")).collect();
+    let peer = Peer::on("127.0.0.1:0", &[&format!("101{many}")]).await;
+    let url = format!("ws://127.0.0.1:{}/", peer.port);
+    let dialed = dial(&target(&url, |_| {})).await.unwrap();
+    assert_eq!(dialed.facts.unwrap().headers.len(), 12);
 }
 
 #[tokio::test]
@@ -335,317 +432,6 @@ async fn a_unix_socket_is_a_peer_like_another() {
 }
 
 #[tokio::test]
-async fn redirects_are_followed_only_if_asked_and_credentials_stay_home() {
-    let far = Peer::on("127.0.0.2:0", &["101"]).await;
-    let away = format!(
-        "HTTP/1.1 307 T\r\nLocation: http://127.0.0.2:{}/there\r\n\r\n",
-        far.port
-    );
-    let near = Peer::on(
-        "127.0.0.1:0",
-        &["HTTP/1.1 302 F\r\nLocation: /next\r\n\r\n", &away],
-    )
-    .await;
-    let url = format!("ws://u:p4ssword@127.0.0.1:{}/", near.port);
-    let with = |most| {
-        target(&url, |options| {
-            options.max_redirects = most;
-            options.cookies = vec![("c".into(), literal("1"))];
-            options.headers = vec![("x-key".parse().unwrap(), literal("k"))];
-        })
-    };
-    let dialed = dial(&with(2)).await.unwrap();
-    assert_eq!(dialed.peer.unwrap().port(), far.port);
-    let heads = near.heads();
-    assert_eq!(heads.len(), 2);
-    assert!(heads[1].starts_with("GET /next "), "{}", heads[1]);
-    for own in &heads {
-        assert!(
-            own.contains("authorization: Basic ") && own.contains("cookie: c=1"),
-            "{own}"
-        );
-    }
-    let other = far.last_head();
-    assert!(other.starts_with("GET /there "), "{other}");
-    for secret in ["authorization", "cookie", "x-key"] {
-        assert!(!other.contains(secret), "{other}");
-    }
-
-    let error = failure(&with(0)).await;
-    assert_eq!((error.phase, error.status), (Phase::Upgrade, Some(302)));
-    assert!(
-        error.message.contains("or set max_redirects"),
-        "{}",
-        error.message
-    );
-    // The next answer leads straight away; the two after it are one redirect too many.
-    dial(&with(1)).await.unwrap();
-    let error = failure(&with(1)).await;
-    assert!(
-        error.message.contains("more than 1 redirects"),
-        "{}",
-        error.message
-    );
-}
-
-#[test]
-fn a_redirect_never_leaves_tls_nor_goes_on_for_ever() {
-    let secure = Place::parse("wss://example.com/a").unwrap();
-    let error = followed(&secure, "ws://example.com/b", 1, 5).unwrap_err();
-    assert!(error.contains("from wss to ws"), "{error}");
-    let error = followed(&secure, "http://example.com/b?token=x", 1, 5).unwrap_err();
-    assert!(
-        error.contains("from wss to ws") && !error.contains("token"),
-        "{error}"
-    );
-    let next = followed(&secure, "https://other.example.com/b?q", 1, 5).unwrap();
-    assert!(next.secure && next.path == "/b?q" && !same_origin(&secure, &next));
-    let relative = followed(&secure, "../c", 5, 5).unwrap();
-    assert!(same_origin(&secure, &relative) && relative.path == "/c");
-    let error = followed(&secure, "/c", 6, 5).unwrap_err();
-    assert!(error.contains("more than 5 redirects"), "{error}");
-}
-
-/// A proxy that reads one CONNECT, says `answer`, and passes on to `to` if there is one.
-pub(super) async fn connect_proxy(
-    answer: &'static str,
-    to: Option<u16>,
-) -> (u16, JoinHandle<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let serving = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let head = head(&mut stream).await;
-        stream.write_all(answer.as_bytes()).await.unwrap();
-        if let Some(to) = to {
-            pass_on(&mut stream, to).await;
-        }
-        head
-    });
-    (port, serving)
-}
-
-/// Until either end has enough.
-pub(super) async fn pass_on(stream: &mut (impl AsyncRead + AsyncWrite + Unpin), to: u16) {
-    let mut far = TcpStream::connect(("127.0.0.1", to)).await.unwrap();
-    let (mut from_near, mut to_near) = tokio::io::split(stream);
-    let (mut from_far, mut to_far) = far.split();
-    tokio::select! {
-        copied = tokio::io::copy(&mut from_near, &mut to_far) => drop(copied),
-        copied = tokio::io::copy(&mut from_far, &mut to_near) => drop(copied),
-    }
-}
-
-pub(super) fn through(url: &str, kind: ProxyKind, port: u16, password: Option<&str>) -> Target {
-    let credentials = password.map(|p| (Secret::new("joe".into()), literal(p)));
-    target(url, |options| {
-        options.proxy = ProxyChoice::Via(Arc::new(ProxyServer {
-            kind,
-            host: "127.0.0.1".into(),
-            port,
-            credentials,
-        }));
-    })
-}
-
-#[tokio::test]
-async fn a_tunnel_is_opened_by_name_and_spoken_through() {
-    let peer = Peer::on("127.0.0.1:0", &["101"]).await;
-    let (port, serving) = connect_proxy(
-        "HTTP/1.1 200 Connection established\r\n\r\n",
-        Some(peer.port),
-    )
-    .await;
-    let target = through(
-        "ws://edge.example.com:81/ws",
-        ProxyKind::Http,
-        port,
-        Some("s3cret"),
-    );
-    let dialed = dial(&target).await.unwrap();
-    assert_eq!(dialed.peer.unwrap().port(), port);
-    let facts = dialed.facts.unwrap();
-    assert_eq!(
-        facts.proxy.as_deref(),
-        Some(&*format!("http://127.0.0.1:{port}"))
-    );
-    assert!(dialed.times[Phase::Proxy as usize].is_some());
-    drop(dialed.link);
-    let head = serving.await.unwrap();
-    assert!(
-        head.starts_with("CONNECT edge.example.com:81 HTTP/1.1\r\n"),
-        "{head}"
-    );
-    assert!(
-        head.contains("proxy-authorization: Basic am9lOnMzY3JldA==\r\n"),
-        "{head}"
-    );
-    let inner = peer.last_head();
-    assert!(inner.contains("host: edge.example.com:81\r\n"), "{inner}");
-    assert!(!inner.contains("proxy-authorization"), "{inner}");
-}
-
-#[tokio::test]
-async fn a_proxy_that_refuses_is_quoted() {
-    for (answer, password, words, status) in [
-        (
-            "HTTP/1.1 407 Who are you\r\nContent-Length: 0\r\n\r\n",
-            None,
-            "answered 407 Who are you to CONNECT edge.example.com:80; it wants a user",
-            Some(407),
-        ),
-        (
-            "HTTP/1.1 407 Not s3cret\r\nContent-Length: 0\r\n\r\n",
-            Some("s3cret"),
-            "answered 407 Not *** to CONNECT edge.example.com:80; it does not accept",
-            Some(407),
-        ),
-        (
-            "HTTP/1.1 403 Forbidden\r\nContent-Length: 10\r\n\r\nport 80 no",
-            None,
-            "its rules forbid this destination or its port; it says: port 80 no",
-            Some(403),
-        ),
-        (
-            "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
-            None,
-            "502 Bad Gateway to CONNECT edge.example.com:80; it could not reach",
-            Some(502),
-        ),
-        (
-            "SSH-2.0-x\r\n\r\n",
-            None,
-            "did not answer CONNECT edge.example.com:80: ",
-            None,
-        ),
-        (
-            "HTTP/1.1 200 OK\r\n\r\nhello",
-            None,
-            "5 bytes came before anything was asked",
-            None,
-        ),
-        (
-            "\x15\x03\x01\x00\x02\x02\x28",
-            None,
-            "it answered in TLS: https:// instead",
-            None,
-        ),
-    ] {
-        let (port, _serving) = connect_proxy(answer, None).await;
-        let target = through("ws://edge.example.com/", ProxyKind::Http, port, password);
-        let error = failure(&target).await;
-        assert_eq!(
-            (error.phase, error.status),
-            (Phase::Proxy, status),
-            "{}",
-            error.message
-        );
-        assert!(error.message.contains(words), "{}", error.message);
-        assert!(!error.message.contains("s3cret"), "{}", error.message);
-    }
-}
-
-#[tokio::test]
-async fn a_proxy_that_stalls_fails_by_its_own_name() {
-    let (port, serving) = connect_proxy("", None).await;
-    let held = tokio::spawn(std::future::pending::<()>());
-    let target = with_limit(
-        through("ws://edge.example.com/", ProxyKind::Socks5h, port, None),
-        |policy| policy.timeouts.proxy = Duration::from_millis(100),
-    );
-    let error = failure(&target).await;
-    assert_eq!(error.phase, Phase::Proxy);
-    assert!(
-        error.message.contains("(proxy_timeout)"),
-        "{}",
-        error.message
-    );
-    serving.abort();
-    held.abort();
-}
-
-/// A SOCKS5 proxy without authentication that answers `reply` and passes on to `to`; what it was
-/// asked for, address type first.
-async fn socks_proxy(reply: u8, to: Option<u16>) -> (u16, JoinHandle<Vec<u8>>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let port = listener.local_addr().unwrap().port();
-    let serving = tokio::spawn(async move {
-        let (mut stream, _) = listener.accept().await.unwrap();
-        let methods = {
-            let mut head = [0; 2];
-            stream.read_exact(&mut head).await.unwrap();
-            usize::from(head[1])
-        };
-        stream.read_exact(&mut vec![0; methods]).await.unwrap();
-        stream.write_all(&[5, 0]).await.unwrap();
-        let mut head = [0; 4];
-        stream.read_exact(&mut head).await.unwrap();
-        let mut asked = vec![head[3]];
-        let length = match head[3] {
-            1 => 4,
-            3 => usize::from(stream.read_u8().await.unwrap()),
-            4 => 16,
-            other => panic!("address type {other}"),
-        };
-        let mut rest = vec![0; length + 2];
-        stream.read_exact(&mut rest).await.unwrap();
-        asked.extend(rest);
-        stream
-            .write_all(&[5, reply, 0, 1, 0, 0, 0, 0, 0, 0])
-            .await
-            .unwrap();
-        if let Some(to) = to {
-            pass_on(&mut stream, to).await;
-        }
-        asked
-    });
-    (port, serving)
-}
-
-#[tokio::test]
-async fn socks5_resolves_here_and_socks5h_there() {
-    let peer = Peer::on("127.0.0.1:0", &["101"]).await;
-    let (port, serving) = socks_proxy(0, Some(peer.port)).await;
-    let there = through("ws://edge.example.com:81/", ProxyKind::Socks5h, port, None);
-    drop(dial(&there).await.unwrap());
-    assert_eq!(
-        serving.await.unwrap(),
-        [b"\x03edge.example.com".as_slice(), &[0, 81]].concat()
-    );
-    let (port, serving) = socks_proxy(0, Some(peer.port)).await;
-    let mut here = through("ws://localhost:81/", ProxyKind::Socks5, port, None);
-    Arc::make_mut(&mut here.connection).address.family = IpFamily::V4;
-    drop(dial(&here).await.unwrap());
-    assert_eq!(serving.await.unwrap(), [1, 127, 0, 0, 1, 0, 81]);
-}
-
-#[tokio::test]
-async fn a_socks_proxy_that_refuses_says_why() {
-    for (reply, words, advice) in [
-        (2, "its rules forbid this destination", Advice::Refused),
-        (4, "host unreachable", Advice::Backoff),
-        (5, "connection refused by the destination", Advice::Backoff),
-    ] {
-        let (port, _serving) = socks_proxy(reply, None).await;
-        let target = through("ws://edge.example.com/", ProxyKind::Socks5h, port, None);
-        let error = failure(&target).await;
-        assert_eq!((error.phase, error.advice), (Phase::Proxy, advice));
-        assert!(error.message.contains(words), "{}", error.message);
-    }
-    let (port, _serving) = connect_proxy("HTTP/1.1 400 Bad Request\r\n\r\n", None).await;
-    let target = through(
-        "ws://edge.example.com/",
-        ProxyKind::Socks5h,
-        port,
-        Some("pw"),
-    );
-    let target = with_limit(target, |policy| {
-        policy.timeouts.proxy = Duration::from_millis(300)
-    });
-    assert_eq!(failure(&target).await.phase, Phase::Proxy);
-}
-
-#[tokio::test]
 async fn a_peer_that_wants_tls_is_recognised() {
     for (answer, words) in [
         (
@@ -661,10 +447,24 @@ async fn a_peer_that_wants_tls_is_recognised() {
             "HTTP/1.1 400 Bad Request\r\nContent-Length: 2\r\n\r\nno",
             "it did not like the request",
         ),
+        // Its page speaks of TLS; it does not ask for it.
+        (
+            "HTTP/1.1 403 Forbidden\r\nContent-Length: 25\r\n\r\nsee https://example.com/..",
+            "; check the credentials in headers; it says: see",
+        ),
+        ("HTTP/1.0 101 Yes\r\n\r\n", "the 101 is one of HTTP/1.0"),
     ] {
         let peer = Peer::on("127.0.0.1:0", &[answer]).await;
         let error = failure(&target(&format!("ws://127.0.0.1:{}/", peer.port), |_| {})).await;
         assert_eq!(error.phase, Phase::Upgrade);
         assert!(error.message.contains(words), "{}", error.message);
     }
+}
+
+#[test]
+fn a_zone_is_the_addresss_own() {
+    let zoned = with_zone("fe80::1".parse().unwrap(), Some("7"), 80).unwrap();
+    assert!(matches!(zoned, SocketAddr::V6(v6) if v6.scope_id() == 7));
+    let error = with_zone("fe80::1".parse().unwrap(), Some("nosuch0"), 80).unwrap_err();
+    assert!(error.starts_with("[fe80::1%nosuch0]: "), "{error}");
 }

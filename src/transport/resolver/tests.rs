@@ -128,6 +128,9 @@ fn an_answer_is_filtered_by_family_and_has_nothing_twice() {
         usable(&found, 9, IpFamily::V6).unwrap(),
         addresses(&["[::1]:9"])
     );
+    let by_family = addresses(&["[::1]:0", "[::2]:0", "127.0.0.1:0"]);
+    let in_turn = addresses(&["[::1]:9", "127.0.0.1:9", "[::2]:9"]);
+    assert_eq!(usable(&by_family, 9, IpFamily::Any).unwrap(), in_turn);
     let error = |found: &[SocketAddr], family| usable(found, 9, family).unwrap_err().to_string();
     assert_eq!(
         error(&found[1..2], IpFamily::V4),
@@ -315,4 +318,42 @@ async fn a_lookup_that_nobody_waits_for_ends_by_itself() {
     bench
         .until(1, |s| s.running.is_empty() && s.waiting.is_empty())
         .await;
+}
+
+#[test]
+fn names_on_trial_and_slow_ones_get_threads_by_the_rules_the_newest_first() {
+    let limits = Limits {
+        threads: 8,
+        slow_threads: 6,
+        slow_after: Duration::from_secs(2),
+        hang: Duration::from_secs(1_000),
+        remember: Duration::from_secs(300),
+    };
+    let mut state = State::default();
+    let mut callers = Vec::new();
+    let now = Instant::now();
+    let mut ask = |state: &mut State, host: String, at| {
+        let (send, caller) = oneshot::channel();
+        callers.push(caller);
+        state.join(&host, send, at);
+    };
+    let begin = |state: &mut State, at| -> Vec<String> {
+        let next = std::iter::from_fn(|| state.next(&limits, at));
+        next.map(|host| host.to_string()).collect()
+    };
+    for n in 0..20 {
+        ask(&mut state, format!("new-{n}"), now);
+    }
+    // Half of the eight that are free, which are fewer each time.
+    assert_eq!(begin(&mut state, now), ["new-19", "new-18", "new-17"]);
+    // They hang, and are slow from now on: of five that are left two may be tried.
+    let later = now + limits.slow_after;
+    assert_eq!(begin(&mut state, later), ["new-16", "new-15"]);
+    for n in 0..4 {
+        let known = later + limits.remember;
+        state.slow.insert(format!("slow-{n}").into(), known);
+        ask(&mut state, format!("slow-{n}"), later);
+    }
+    // Three of six are taken.
+    assert_eq!(begin(&mut state, later), ["slow-3", "slow-2", "slow-1"]);
 }

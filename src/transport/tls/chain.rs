@@ -143,6 +143,7 @@ pub(super) fn date(time: SystemTime) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Order;
     use super::*;
 
     #[test]
@@ -153,6 +154,31 @@ mod tests {
         );
         let long = escaped(&"x".repeat(10_000));
         assert_eq!(long.len(), LONGEST_TEXT + 2);
+    }
+
+    #[test]
+    fn a_chain_ends_with_its_first_certificate_and_its_names_are_escaped_and_counted() {
+        let issued = |names: Vec<String>, years| {
+            let order = Order {
+                years,
+                names,
+                ..Order::server(&[])
+            };
+            order.self_signed().chain.remove(0)
+        };
+        let odd = issued(vec!["a\nb.example.com".to_owned()], (2020, 2080));
+        let many = (0..150).map(|n| format!("{n}.example.com")).collect();
+        let many = issued(many, (2020, 2070));
+        for chain in [[odd.clone(), many.clone()], [many, odd]] {
+            let chain = summaries(&chain);
+            let years = 365 * 86_400;
+            let end = earliest_end(&chain).unwrap().duration_since(UNIX_EPOCH);
+            assert_eq!(end.unwrap().as_secs() / years, 100, "2070");
+            let odd = chain.iter().find(|one| one.names.len() == 1).unwrap();
+            assert_eq!(*odd.names, ["a\\nb.example.com"]);
+            assert!(chain.iter().any(|one| one.names.len() == MOST_NAMES));
+        }
+        assert_eq!(earliest_end(&[]), None);
     }
 
     #[test]

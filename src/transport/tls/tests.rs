@@ -675,3 +675,90 @@ async fn a_self_signed_certificate_of_a_ca_is_good_where_it_is_itself_trusted() 
         &["expired"],
     );
 }
+
+/// A server that shows a certificate and signs by another's key.
+#[derive(Debug)]
+struct Thief(Arc<rustls::sign::CertifiedKey>);
+
+impl rustls::server::ResolvesServerCert for Thief {
+    fn resolve(
+        &self,
+        _: rustls::server::ClientHello<'_>,
+    ) -> Option<Arc<rustls::sign::CertifiedKey>> {
+        Some(self.0.clone())
+    }
+}
+
+#[tokio::test]
+async fn whoever_is_trusted_must_hold_the_key_even_if_any_chain_will_do() {
+    let ca = Ca::new("Test CA");
+    let (shown, held) = (
+        ca.issue(&Order::server(&["localhost"])),
+        ca.issue(&Order::server(&["localhost"])),
+    );
+    let key = rustls::pki_types::PrivateKeyDer::Pkcs8(held.key.serialize_der().into());
+    let key = crate::config::tls::CRYPTO
+        .key_provider
+        .load_private_key(key);
+    let stolen = rustls::sign::CertifiedKey::new(shown.chain.clone(), key.unwrap());
+    let stolen = Arc::new(Thief(Arc::new(stolen)));
+    let any = TlsOptions {
+        insecure_skip_verify: true,
+        ..TlsOptions::default()
+    };
+    for version in [&TLS12, &TLS13] {
+        let speaks = Speaks {
+            only: Some(version),
+            ..Speaks::default()
+        };
+        let mut config = Arc::unwrap_or_clone(speaks.config(&shown));
+        config.cert_resolver = stolen.clone();
+        let server = serve_tls(Arc::new(config), echo).await;
+        for options in [any.clone(), trusting(&ca)] {
+            refused(
+                reach(&server, "localhost", options).await,
+                &["does not hold the private key of the certificate it shows"],
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_session_is_resumed_unless_tickets_are_off() {
+    let ca = Ca::new("Test CA");
+    let server = server(&ca.issue(&Order::server(&["localhost"]))).await;
+    for session_tickets in [true, false] {
+        let options = TlsOptions {
+            session_tickets,
+            ..trusting(&ca)
+        };
+        let options = Arc::new(options);
+        let config = context::of(&options).await.unwrap();
+        // The tickets come with the first answer.
+        works(reach_by(&server, "localhost", &options).await.unwrap()).await;
+        let again = context::of(&options).await.unwrap();
+        assert!(Arc::ptr_eq(&config, &again), "the tickets are in it");
+        let tcp = TcpStream::connect(server.address).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(config);
+        let name = ServerName::try_from("localhost").unwrap();
+        let stream = timeout(LIMIT, connector.connect(name, tcp)).await;
+        let stream = stream.expect("a handshake").unwrap();
+        let resumed = stream.get_ref().1.handshake_kind() == Some(rustls::HandshakeKind::Resumed);
+        assert_eq!(resumed, session_tickets);
+    }
+}
+
+#[tokio::test]
+async fn files_written_anew_with_what_they_held_change_nothing() {
+    let ca = Ca::new("Test CA");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("ca.pem");
+    let options = from_file(&file);
+    std::fs::write(&file, ca.pem()).unwrap();
+    let before = context::of(&options).await.unwrap();
+    let aside = directory.path().join("ca.new");
+    std::fs::write(&aside, ca.pem()).unwrap();
+    std::fs::rename(&aside, &file).unwrap();
+    let after = context::of(&options).await.unwrap();
+    assert!(Arc::ptr_eq(&before, &after), "its session tickets are kept");
+}

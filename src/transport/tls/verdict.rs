@@ -154,6 +154,12 @@ impl Handshake<'_> {
 
     fn of_certificate(&self, error: &CertificateError) -> String {
         let Some(leaf) = self.chain.first() else {
+            // The chain was good, or nobody asked: it is the handshake's own signature.
+            if matches!(error, CertificateError::BadSignature) {
+                return "the peer does not hold the private key of the certificate it shows: give \
+                        it the key that belongs to it; or somebody in between shows another's"
+                    .to_owned();
+            }
             return format!("the peer's certificate is no good ({error}): give it another");
         };
         let subject = &leaf.subject;
@@ -415,6 +421,8 @@ pub(crate) fn is_alert(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::chain::summaries;
+    use super::super::testing::Order;
     use super::*;
 
     #[test]
@@ -477,6 +485,58 @@ mod tests {
             let told = handshake(&options, opening).not_tls();
             assert_eq!(told.is_some(), words.is_some(), "{opening:?}");
             assert!(told.unwrap_or_default().contains(words.unwrap_or_default()));
+        }
+    }
+
+    #[test]
+    fn of_a_chain_the_certificate_that_is_wrong_is_named() {
+        let certificate = |name: &str, years| {
+            let order = Order {
+                years,
+                ..Order::server(&[name])
+            };
+            order.self_signed().chain.remove(0)
+        };
+        let options = TlsOptions::default();
+        for (years, error, words) in [
+            (
+                (2001, 2002),
+                CertificateError::Expired,
+                "expired at 2002-01-01",
+            ),
+            (
+                (2080, 2090),
+                CertificateError::NotValidYet,
+                "is not valid before 2080-01-01",
+            ),
+        ] {
+            let good = certificate("leaf.example.com", (2020, 2090));
+            let chain = summaries(&[good, certificate("middle.example.com", years)]);
+            let handshake = Handshake {
+                chain: &chain,
+                ..handshake(&options, &[22, 3])
+            };
+            let said = handshake.verdict(&Broken::Tls(Error::InvalidCertificate(error)));
+            let whose = "a CA certificate in the peer's chain (CN=middle.example.com)";
+            assert!(said.starts_with(&format!("{whose} {words}")), "{said}");
+        }
+    }
+
+    #[test]
+    fn who_hangs_up_on_an_absent_certificate_is_understood() {
+        let options = TlsOptions::default();
+        for (broken, asked, words) in [
+            (Broken::Eof, Asked::Absent, "set tls.cert and tls.key"),
+            (Broken::Eof, Asked::Unsuitable, "to another kind"),
+            (Broken::Eof, Asked::Given, "closed the connection"),
+            (Broken::Eof, Asked::Not, "closed the connection"),
+        ] {
+            let handshake = Handshake {
+                asked,
+                ..handshake(&options, &[22, 3])
+            };
+            let said = handshake.verdict(&broken);
+            assert!(said.contains(words), "{said}");
         }
     }
 

@@ -214,3 +214,30 @@ impl ResolvesClientCert for Identity {
         self.0.is_some()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Order;
+    use super::*;
+
+    #[test]
+    fn a_key_that_the_peer_takes_no_signature_of_is_told_from_none() {
+        let issued = Order::client("us").self_signed();
+        let key = rustls::pki_types::PrivateKeyDer::Pkcs8(issued.key.serialize_der().into());
+        let ours = CertifiedKey::from_der(issued.chain, key, &CRYPTO).unwrap();
+        let ours = Some(Arc::new(ours));
+        let ecdsa = SignatureScheme::ECDSA_NISTP256_SHA256;
+        let rsa = SignatureScheme::RSA_PSS_SHA256;
+        for (identity, accepted, asked) in [
+            (&ours, ecdsa, Asked::Given),
+            (&ours, rsa, Asked::Unsuitable),
+            (&None, ecdsa, Asked::Absent),
+        ] {
+            let mut observed = Observed::default();
+            let identity = Identity(identity.clone());
+            let shown = observing(&mut observed, || identity.resolve(&[], &[accepted]));
+            assert_eq!(observed.asked, asked);
+            assert_eq!(shown.is_some(), asked == Asked::Given);
+        }
+    }
+}
