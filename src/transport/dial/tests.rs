@@ -219,6 +219,59 @@ async fn who_answered_is_remembered_but_no_cookie() {
 }
 
 #[tokio::test]
+async fn header_names_of_the_peers_own_are_bounded_and_show_no_secret() {
+    let long = "a".repeat(5000);
+    let more = format!("101X-Amzn-{long}: 1\r\nX-Amzn-S3cret-Key: 2\r\nX-S3cret-Key: 3\r\n");
+    let peer = Peer::on("127.0.0.1:0", &[&more]).await;
+    let target = target(&format!("ws://127.0.0.1:{}/", peer.port), |options| {
+        options.headers = vec![("x-key".parse().unwrap(), literal("S3cret-Key"))];
+    });
+    let mut trace = Trace::wanted();
+    let dialed = dial_traced(&target, &mut trace).await.unwrap();
+    let facts = dialed.facts.unwrap();
+    let told: Vec<_> = facts.headers.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(told, ["x-amzn-***"]);
+    let shown = format!("{trace:?}").to_lowercase();
+    assert!(!shown.contains("s3cret"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_a_refusal_repeats_is_not_shown() {
+    for answer in [
+        "HTTP/1.1 302 Found\r\nLocation: /login/s3cret-key/x\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: http://s3cret-key.example.com/\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: s3cret-key://example.com/\r\n\r\n",
+        "101Sec-WebSocket-Extensions: s3cret-key\r\n",
+        "101Sec-WebSocket-Protocol: s3cret-key\r\n",
+        "HTTP/1.1 401 No\r\nContent-Length: 14\r\n\r\nbad s3cret-key\n",
+    ] {
+        for (max_redirects, follow) in [(0, false), (1, true)] {
+            // A name that no resolver is asked for: its label is too long.
+            let answer = answer.replace("example.com", &"x".repeat(70));
+            let peer = Peer::on("127.0.0.1:0", &[&answer]).await;
+            let target = target(&format!("ws://127.0.0.1:{}/", peer.port), |options| {
+                options.headers = vec![("x-key".parse().unwrap(), literal("S3cret-Key"))];
+                options
+                    .headers
+                    .push(("x-more".parse().unwrap(), literal("s3cret-key")));
+                options.max_redirects = max_redirects;
+            });
+            let message = failure(&target).await.message;
+            assert!(!message.contains("s3cret"), "{follow}: {message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_headers_is_not_called_too_large() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(150));
+    let peer = Peer::on("127.0.0.1:0", &[&many]).await;
+    let target = target(&format!("ws://127.0.0.1:{}/", peer.port), |_| {});
+    let message = failure(&target).await.message;
+    assert!(message.contains("more than 100 headers"), "{message}");
+}
+
+#[tokio::test]
 async fn a_plain_connection_with_nothing_to_tell_keeps_nothing() {
     let peer = Peer::on("127.0.0.1:0", &["101"]).await;
     let url = format!("ws://127.0.0.1:{}/", peer.port);
@@ -404,6 +457,8 @@ fn a_redirect_never_leaves_tls_nor_goes_on_for_ever() {
     assert!(same_origin(&secure, &relative) && relative.path == "/c");
     let error = followed(&secure, "/c", 6, 5).unwrap_err();
     assert!(error.contains("more than 5 redirects"), "{error}");
+    let error = followed(&secure, &format!("//{}/", "a.".repeat(9000)), 1, 5).unwrap_err();
+    assert!(error.contains("a host of 18000 bytes"), "{error}");
 }
 
 /// A proxy that reads one CONNECT, says `answer`, and passes on to `to` if there is one.
@@ -546,6 +601,18 @@ async fn a_proxy_that_refuses_is_quoted() {
 }
 
 #[tokio::test]
+async fn a_proxy_shows_nothing_of_what_passed_through_it() {
+    let answer = "HTTP/1.1 502 Not t0k3n-abc\r\nContent-Length: 9\r\n\r\nt0k3n-abc";
+    let (port, _serving) = connect_proxy(answer, None).await;
+    let mut target = through("ws://edge.example.com/", ProxyKind::Http, port, None);
+    Arc::make_mut(&mut target.connection).headers =
+        vec![("x-key".parse().unwrap(), literal("t0k3n-abc"))];
+    let message = failure(&target).await.message;
+    assert!(message.contains("502 Not ***"), "{message}");
+    assert!(!message.contains("t0k3n"), "{message}");
+}
+
+#[tokio::test]
 async fn a_proxy_that_stalls_fails_by_its_own_name() {
     let (port, serving) = connect_proxy("", None).await;
     let held = tokio::spawn(std::future::pending::<()>());
@@ -625,6 +692,7 @@ async fn a_socks_proxy_that_refuses_says_why() {
         (2, "its rules forbid this destination", Advice::Refused),
         (4, "host unreachable", Advice::Backoff),
         (5, "connection refused by the destination", Advice::Backoff),
+        (99, "an answer that SOCKS5 does not have", Advice::Backoff),
     ] {
         let (port, _serving) = socks_proxy(reply, None).await;
         let target = through("ws://edge.example.com/", ProxyKind::Socks5h, port, None);
