@@ -52,11 +52,28 @@ impl Secrets {
         Self(Vec::new())
     }
 
-    /// A header's value, and its parts: a peer that complains of a token leaves out `Bearer`.
+    /// A header's value, and its parts: a peer that complains of a token leaves out `Bearer`, and
+    /// of a cookie its name; and it reads what is `Basic` (RFC 7617).
     pub(crate) fn header(&mut self, value: &str) {
         self.whole(value);
-        for part in value.split_whitespace().filter(|part| part.len() >= 8) {
-            self.whole(part);
+        let mut part = |part: &str| {
+            if part.len() >= 8 {
+                self.whole(part);
+            }
+        };
+        for word in value.split_whitespace() {
+            part(word);
+            word.split(['=', ';', ',', '"']).for_each(&mut part);
+        }
+        let basic = value.split_once(' ').filter(|(scheme, _)| {
+            // In any case (RFC 9110 section 11.1).
+            scheme.eq_ignore_ascii_case("basic")
+        });
+        let decoded = basic.and_then(|(_, pair)| BASE64.decode(pair.trim()).ok());
+        let decoded = decoded.and_then(|pair| String::from_utf8(pair).ok());
+        if let Some((user, password)) = decoded.as_deref().and_then(|pair| pair.split_once(':')) {
+            self.whole(user);
+            self.whole(password);
         }
     }
 
@@ -135,7 +152,11 @@ mod tests {
         secrets.header("Bearer t0p-s3cret-token");
         secrets.url(&url::Url::parse("ws://joe:pa%20ss@example.com/?key=QUERY1&v=2").unwrap());
         secrets.message(r#"{"op":"auth","token":"OPENSECRET1"}"#);
+        secrets.header("session=c00kie-value; theme=dark");
+        secrets.header("basic Ym9iYnk6cGFzc3dvcmQ5");
         let secrets = secrets.into_vec();
+        let cookie = "session c00kie-value dark; bobby password9 Ym9iYnk6cGFzc3dvcmQ5";
+        assert_eq!(mask(cookie, &secrets), "session *** dark; *** *** ***");
         let said = "bad Bearer t0p-s3cret-token; t0p-s3cret-token; pa ss; pa%20ss; am9lOnBhIHNz; \
                     QUERY1; OPENSECRET1; v2 auth";
         assert_eq!(

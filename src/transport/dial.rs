@@ -18,7 +18,7 @@ use super::tls::{self, Prepared, TlsWatch};
 use super::trace::Trace;
 use super::upgrade::{self, Refusal, UpgradeRequest, Upgraded};
 use super::ws::WsLink;
-use crate::config::{IpFamily, Place, ProxyKind, ResolveTo, Target, TlsOptions};
+use crate::config::{IpFamily, Place, ProxyKind, ResolveTo, Target, TlsOptions, mask};
 use crate::os;
 use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::reconnect::Advice;
@@ -153,15 +153,26 @@ pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Di
             place: &place,
             is_own: same_origin(&first, &place),
         };
-        match dial.once(&mut progress, trace).await? {
-            Reached::Peer(dialed) => return Ok(*dialed),
-            Reached::Redirect(next) => {
-                redirects += 1;
-                place = followed(&place, &next, redirects, target.connection.max_redirects)
-                    .map_err(|message| progress.refused(message))?;
-            }
-        }
+        let reached = dial.once(&mut progress, trace).await;
+        let next = match reached {
+            Ok(Reached::Peer(dialed)) => return Ok(*dialed),
+            Ok(Reached::Redirect(next)) => next,
+            Err(error) if redirects == 0 => return Err(error),
+            Err(error) => return Err(concealed(error, target)),
+        };
+        redirects += 1;
+        place = followed(&place, &next, redirects, target.connection.max_redirects)
+            .map_err(|message| concealed(progress.refused(message), target))?;
     }
+}
+
+/// After a redirect the place is the peer's choice, and a peer may make it of what it was sent.
+fn concealed(error: DialError, target: &Target) -> DialError {
+    let secrets = target.secrets();
+    // A host is in lower case.
+    let lower: Vec<String> = secrets.iter().map(|s| s.to_ascii_lowercase()).collect();
+    let message = mask(&mask(&error.message, &secrets), &lower);
+    DialError { message, ..error }
 }
 
 fn same_origin(a: &Place, b: &Place) -> bool {
@@ -169,10 +180,19 @@ fn same_origin(a: &Place, b: &Place) -> bool {
     a.secure == b.secure && same_address
 }
 
+/// Of a name in DNS, as it is written (RFC 1035 section 3.1).
+const LONGEST_HOST: usize = 253;
+
 /// The place that redirect number `count` from `place` leads to.
 fn followed(place: &Place, location: &str, count: u32, most: u32) -> Result<Place, String> {
     let next = place.join(location);
     let next = next.map_err(|error| format!("the peer redirects, and its Location {error}"))?;
+    if next.host.len() > LONGEST_HOST {
+        return Err(format!(
+            "the peer redirects to a host of {} bytes: no name is that long",
+            next.host.len()
+        ));
+    }
     if place.secure && !next.secure {
         return Err(format!(
             "the peer redirects from wss to ws, to {}: not followed, for what is sent would be \
@@ -241,7 +261,9 @@ impl Dial<'_> {
         if let Some(proxy) = &proxy {
             progress.enter(Phase::Proxy);
             let opened = async {
-                let opened = proxy::tunnel(io, proxy, proxy_tls.as_ref(), destination).await;
+                let secrets = || self.secrets(Some(proxy));
+                let opened =
+                    proxy::tunnel(io, proxy, proxy_tls.as_ref(), destination, &secrets).await;
                 opened.map_err(|failure| Failure {
                     message: failure.message,
                     status: failure.status,
@@ -277,6 +299,14 @@ impl Dial<'_> {
                 }))
             }
         })
+    }
+
+    /// What must not be shown if a peer or a proxy repeats it, the longest first.
+    fn secrets(&self, proxy: Option<&Proxy>) -> Vec<String> {
+        let mut secrets = self.target.secrets();
+        secrets.extend(proxy.iter().flat_map(|proxy| proxy.secrets()));
+        secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
+        secrets
     }
 
     fn tls_options(&self) -> Arc<TlsOptions> {
@@ -437,8 +467,8 @@ impl Dial<'_> {
                     })
                 };
                 let waited_for = || {
-                    let listed: Vec<String> = addresses.iter().map(ToString::to_string).collect();
-                    format!("no connection to {whom}{}", listed.join(", "))
+                    let listed = tcp::some_of(addresses.iter().map(ToString::to_string));
+                    format!("no connection to {whom}{listed}")
                 };
                 let stream = progress.run(limit, waited_for, connect).await?;
                 // Asked for while there is one: of a connection that was reset the kernel no
@@ -479,8 +509,9 @@ impl Dial<'_> {
         let handshake = async {
             let secured = tls::connect(io, host, prepared).await;
             secured.map_err(|failure| {
+                let failure = failure.concealed(&self.secrets(None));
                 not_after = failure.not_after;
-                trace.presented(failure.chain);
+                trace.presented(failure.chain, Vec::new);
                 Failure::plain(failure.message)
             })
         };
@@ -497,7 +528,7 @@ impl Dial<'_> {
             ..error
         })?;
         progress.certificate_not_after = secured.facts.not_after;
-        trace.presented(secured.chain);
+        trace.presented(secured.chain, || self.secrets(None));
         Ok((secured.io, Some((secured.facts, secured.watch))))
     }
 
@@ -513,12 +544,7 @@ impl Dial<'_> {
         let options = &self.target.connection;
         let headers = request::headers(self.target, self.place, self.is_own)
             .map_err(|message| progress.refused(message))?;
-        let mut secrets = self.target.secrets();
-        if let Some(proxy) = proxy {
-            secrets.extend(proxy.secrets());
-            // As `mask` wants them.
-            secrets.sort_by_key(|secret| std::cmp::Reverse(secret.len()));
-        }
+        let secrets = self.secrets(proxy);
         let host = match &options.host_header {
             Some(host) if self.is_own => host,
             Some(_) | None => self.place.authority.as_str(),

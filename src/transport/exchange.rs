@@ -20,6 +20,8 @@ use crate::os;
 
 /// Largest answer head that is read.
 const MAX_HEAD: usize = 64 * 1024;
+/// Most headers of an answer that are read.
+const MOST_HEADERS: usize = 100;
 /// The first bytes of a TLS record with an alert or a handshake message in it (RFC 8446 section
 /// 5.1): content type 21 or 22, and a version 3.x.
 const TLS_ALERT: u8 = 21;
@@ -114,6 +116,7 @@ pub(super) async fn ask(
     let seen = received.clone();
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
+        .max_headers(MOST_HEADERS)
         .handshake(TokioIo::new(Counted { io, received }))
         .await
         .map_err(|error| format!("the request could not be sent: {error}"))?;
@@ -189,6 +192,9 @@ fn broken_answer(error: &hyper::Error, received: &Received) -> String {
         "the peer closed without an answer".into()
     } else if error.is_incomplete_message() {
         "the peer closed before its answer was complete".into()
+    } else if error.is_parse_too_large() && received.bytes() < MAX_HEAD {
+        // hyper has one word for what it counts, too.
+        format!("the answer has more than {MOST_HEADERS} headers, or a length beyond all bounds")
     } else if error.is_parse_too_large() {
         "the answer's head is larger than 64 KiB".into()
     } else if error.is_parse() {

@@ -196,24 +196,27 @@ impl ProxyFailure {
     }
 }
 
-/// Opens a tunnel through `proxy`, to which `io` leads, with TLS to it where `proxy_tls` is there. The
+/// Opens a tunnel through `proxy`, to which `io` leads, with TLS to it where `proxy_tls` is there.
+/// `secrets` are asked for if it refuses, for it may repeat what passed through it before. The
 /// caller bounds the time.
 pub(super) async fn tunnel(
     io: Io,
     proxy: &Proxy,
     proxy_tls: Option<&Prepared>,
     to: Destination<'_>,
+    secrets: &(dyn Fn() -> Vec<String> + Sync),
 ) -> Result<Io, ProxyFailure> {
     match (proxy.kind, proxy_tls) {
-        (ProxyKind::Http | ProxyKind::Https, None) => connect(io, proxy, to).await,
+        (ProxyKind::Http | ProxyKind::Https, None) => connect(io, proxy, to, secrets).await,
         (ProxyKind::Http | ProxyKind::Https, Some(prepared)) => {
             let secured = tls::connect(io, &proxy.host, prepared).await;
             let secured = secured.map_err(|failure| {
+                let failure = failure.concealed(&secrets());
                 let message = format!("TLS with the proxy {}: {}", proxy.shown, failure.message);
                 ProxyFailure::plain(message)
             })?;
             let watch = secured.watch;
-            let connected = connect(secured.io, proxy, to).await;
+            let connected = connect(secured.io, proxy, to, secrets).await;
             connected.map_err(|failure| match watch.failure() {
                 // A TLS 1.3 proxy refuses our certificate after our handshake.
                 Some(words) if failure.status.is_none() => {
@@ -226,7 +229,12 @@ pub(super) async fn tunnel(
     }
 }
 
-async fn connect(io: Io, proxy: &Proxy, to: Destination<'_>) -> Result<Io, ProxyFailure> {
+async fn connect(
+    io: Io,
+    proxy: &Proxy,
+    to: Destination<'_>,
+    secrets: &(dyn Fn() -> Vec<String> + Sync),
+) -> Result<Io, ProxyFailure> {
     let shown_proxy = &proxy.shown;
     let broken = |words: String| {
         ProxyFailure::plain(format!(
@@ -238,9 +246,12 @@ async fn connect(io: Io, proxy: &Proxy, to: Destination<'_>) -> Result<Io, Proxy
     let mut answered = asked.map_err(|words| broken(in_the_proxys_name(&words)))?;
     let status = answered.response.status();
     if !status.is_success() {
-        return Err(refused(&mut answered, proxy, to).await);
+        return Err(refused(&mut answered, proxy, to, &secrets()).await);
     }
-    let (io, early) = answered.upgraded().await.map_err(broken)?;
+    let (io, early) = answered
+        .upgraded()
+        .await
+        .map_err(|words| broken(in_the_proxys_name(&words)))?;
     match early.len() {
         0 => Ok(io),
         // We speak first, in TLS as in HTTP: whoever speaks now is not the target.
@@ -288,14 +299,14 @@ async fn refused(
     answered: &mut exchange::Answered,
     proxy: &Proxy,
     to: Destination<'_>,
+    secrets: &[String],
 ) -> ProxyFailure {
     let response = &answered.response;
     let status = response.status();
-    let secrets = proxy.secrets();
     let reason = response.extensions().get::<ReasonPhrase>();
     let reason = match reason {
         Some(reason) => {
-            shown(mask(&String::from_utf8_lossy(reason.as_bytes()), &secrets).as_bytes())
+            shown(mask(&String::from_utf8_lossy(reason.as_bytes()), secrets).as_bytes())
         }
         None => status.canonical_reason().unwrap_or_default().to_owned(),
     };
@@ -329,7 +340,7 @@ async fn refused(
         let body = String::from_utf8_lossy(&body);
         // A page for browsers says nothing more than its status, at length.
         if !body.trim_start().starts_with('<') {
-            let body = mask(&body, &secrets);
+            let body = mask(&body, secrets);
             message.push_str(&format!("; it says: {}", shown(body.as_bytes())));
         }
     }
@@ -398,6 +409,8 @@ fn socks_words(error: &tokio_socks::Error, has_credentials: bool) -> (String, Ad
         E::AddressTypeNotSupported => {
             "it takes no address of this kind (reply 8); try socks5h://, or socks5://".to_owned()
         }
+        // tokio-socks has no other name for a reply beyond those above, either.
+        E::UnknownAuthMethod => "it gave an answer that SOCKS5 does not have".to_owned(),
         E::InvalidResponseVersion => "the answer is not SOCKS5; is it an HTTP proxy?".to_owned(),
         E::Io(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => {
             "it closed in the middle of the negotiation".to_owned()

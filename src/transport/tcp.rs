@@ -23,11 +23,21 @@ pub(super) struct AllFailed(Vec<(SocketAddr, io::Error)>);
 
 impl std::fmt::Display for AllFailed {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        for (index, (address, error)) in self.0.iter().enumerate() {
-            let comma = if index > 0 { ", " } else { "" };
-            write!(f, "{comma}{address}: {}", os_words(error))?;
-        }
-        Ok(())
+        let each = self
+            .0
+            .iter()
+            .map(|(address, error)| format!("{address}: {}", os_words(error)));
+        f.write_str(&some_of(each))
+    }
+}
+
+/// `a, b, c and 5 more`: a name may have thousands of addresses, a line may not.
+pub(super) fn some_of(mut all: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 8;
+    let listed: Vec<String> = all.by_ref().take(SHOWN).collect();
+    match all.len() {
+        0 => listed.join(", "),
+        more => format!("{} and {more} more", listed.join(", ")),
     }
 }
 
@@ -201,6 +211,22 @@ mod tests {
             .unwrap_err()
             .to_string();
         assert_eq!(error, format!("{gone}: Connection refused"));
+    }
+
+    #[test]
+    fn a_name_with_thousands_of_addresses_fails_in_a_line() {
+        let failed = |n: u16| {
+            let address = |port| SocketAddr::from(([127, 0, 0, 1], port));
+            let refused = || io::Error::from(io::ErrorKind::ConnectionRefused);
+            AllFailed((1..=n).map(|port| (address(port), refused())).collect()).to_string()
+        };
+        let line = failed(4000);
+        assert!(line.len() < 500, "{line}");
+        assert!(
+            line.ends_with("127.0.0.1:8: connection refused and 3992 more"),
+            "{line}"
+        );
+        assert!(failed(8).ends_with("127.0.0.1:8: connection refused"));
     }
 
     #[tokio::test]

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use http::{Request, Response};
 
 use super::tls::CertificateSummary;
+use super::upgrade::mask_name;
 use crate::config::mask;
 
 /// What a dial saw, filled in as it goes: what there is of it when the dial fails tells how far it
@@ -44,8 +45,16 @@ impl Trace {
         }
     }
 
-    pub(super) fn presented(&mut self, chain: Box<[CertificateSummary]>) {
+    pub(super) fn presented(
+        &mut self,
+        mut chain: Box<[CertificateSummary]>,
+        secrets: impl FnOnce() -> Vec<String>,
+    ) {
         if self.wanted {
+            let secrets = secrets();
+            for one in &mut chain {
+                one.conceal(&secrets, |_, _| ());
+            }
             self.chain = chain;
         }
     }
@@ -76,7 +85,7 @@ impl Trace {
                 "set-cookie" => "***".to_owned(),
                 _ => escaped(&mask(&String::from_utf8_lossy(value.as_bytes()), secrets)),
             };
-            (name.to_string(), value)
+            (mask_name(name.as_str(), secrets), value)
         });
         self.response = pairs.collect();
     }

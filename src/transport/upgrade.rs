@@ -101,7 +101,7 @@ pub(super) async fn upgrade(
             "the 101 is one of HTTP/1.0; a proxy that is too old?",
         ));
     }
-    let judged = judge(response.headers(), &key, subprotocols);
+    let judged = judge(response.headers(), &key, subprotocols, secrets);
     let chosen = judged.and_then(|chosen| match chosen {
         None if require => Err(format!(
             "the peer chose none of the subprotocols offered ({}), and require_subprotocol is set",
@@ -140,17 +140,28 @@ const TELLING_PREFIX: &str = "x-amzn-";
 /// Bounds of what is kept of them per connection.
 const MOST_TELLING: usize = 12;
 const LONGEST_VALUE: usize = 128;
+/// Of a name, which the peer chooses behind [`TELLING_PREFIX`]; the longest AWS sends is
+/// `x-amzn-remapped-authorization`.
+const LONGEST_NAME: usize = 64;
 
 /// The telling headers of a 101, by lower-case name.
 fn telling(headers: &HeaderMap, secrets: &[String]) -> Box<[(Box<str>, Box<str>)]> {
     let telling = headers.iter().filter(|(name, _)| {
-        TELLING.contains(&name.as_str()) || name.as_str().starts_with(TELLING_PREFIX)
+        let name = name.as_str();
+        TELLING.contains(&name) || (name.starts_with(TELLING_PREFIX) && name.len() <= LONGEST_NAME)
     });
     let pairs = telling.take(MOST_TELLING).map(|(name, value)| {
         let value = mask(&String::from_utf8_lossy(value.as_bytes()), secrets);
-        (name.as_str().into(), cut(&value, LONGEST_VALUE).into())
+        let name = mask_name(name.as_str(), secrets);
+        (name.into(), cut(&value, LONGEST_VALUE).into())
     });
     pairs.collect()
+}
+
+/// A header's name, which the peer may make of what it was sent: names are in lower case.
+pub(super) fn mask_name(name: &str, secrets: &[String]) -> String {
+    let secrets: Vec<String> = secrets.iter().map(|s| s.to_ascii_lowercase()).collect();
+    mask(name, &secrets)
 }
 
 /// The first `bytes` of `text`, or a few less.
@@ -189,8 +200,15 @@ fn build(request: UpgradeRequest<'_>, key: &str) -> Result<Request<Empty<Bytes>>
     Ok(built)
 }
 
-/// The checks of RFC 6455 section 4.1 on a 101; `Ok` is the subprotocol chosen.
-fn judge(headers: &HeaderMap, key: &str, offered: &[Box<str>]) -> Result<Option<Box<str>>, String> {
+/// The checks of RFC 6455 section 4.1 on a 101; `Ok` is the subprotocol chosen. `secrets` are not
+/// shown.
+fn judge(
+    headers: &HeaderMap,
+    key: &str,
+    offered: &[Box<str>],
+    secrets: &[String],
+) -> Result<Option<Box<str>>, String> {
+    let said = |bytes: &[u8]| shown(mask(&String::from_utf8_lossy(bytes), secrets).as_bytes());
     if !has_token(headers, &header::UPGRADE, "websocket") {
         return Err("the 101 lacks \"Upgrade: websocket\"; something in between answers".into());
     }
@@ -210,7 +228,7 @@ fn judge(headers: &HeaderMap, key: &str, offered: &[Box<str>]) -> Result<Option<
     if let Some(extensions) = headers.get(header::SEC_WEBSOCKET_EXTENSIONS) {
         return Err(format!(
             "the peer chose an extension that was not offered: {}",
-            shown(extensions.as_bytes())
+            said(extensions.as_bytes())
         ));
     }
     match headers.get(header::SEC_WEBSOCKET_PROTOCOL) {
@@ -219,7 +237,7 @@ fn judge(headers: &HeaderMap, key: &str, offered: &[Box<str>]) -> Result<Option<
             Some(chosen) => Ok(Some(chosen.clone())),
             None => Err(format!(
                 "the peer chose a subprotocol that was not offered: {}",
-                shown(chosen.as_bytes())
+                said(chosen.as_bytes())
             )),
         },
     }
@@ -247,7 +265,10 @@ async fn refused(answered: &mut Answered, secrets: &[String], follows: bool) -> 
     let headers = response.headers();
     let retry_after = headers.get(header::RETRY_AFTER).and_then(retry_after);
     let location = headers.get(header::LOCATION);
-    let shown_location = location.map(|l| shown(without_secrets(l.as_bytes())));
+    let shown_location = location.map(|l| {
+        let l = String::from_utf8_lossy(without_secrets(l.as_bytes()));
+        shown(mask(&l, secrets).as_bytes())
+    });
     let redirects = matches!(status.as_u16(), 301 | 302 | 303 | 307 | 308);
     let location = location.and_then(|l| l.to_str().ok()).filter(|_| redirects);
     let location = location.map(|location| Secret::new(location.into()));
@@ -369,7 +390,7 @@ mod tests {
 
     #[test]
     fn connection_is_read_as_a_token_list() {
-        assert_eq!(judge(&agreeing("k"), "k", &[]), Ok(None));
+        assert_eq!(judge(&agreeing("k"), "k", &[], &[]), Ok(None));
     }
 
     #[test]
@@ -410,23 +431,23 @@ mod tests {
         for (change, words) in cases {
             let mut headers = agreeing("k");
             change(&mut headers);
-            let error = judge(&headers, "k", &["v1".into()]).unwrap_err();
+            let error = judge(&headers, "k", &["v1".into()], &[]).unwrap_err();
             assert!(error.contains(words), "{error}");
         }
-        let error = judge(&agreeing("k"), "other", &[]).unwrap_err();
+        let error = judge(&agreeing("k"), "other", &[], &[]).unwrap_err();
         assert!(error.contains("wrong Sec-WebSocket-Accept"), "{error}");
     }
 
     #[test]
     fn an_offered_subprotocol_may_be_chosen_or_not() {
         let offered: [Box<str>; 2] = ["v1".into(), "v2".into()];
-        assert_eq!(judge(&agreeing("k"), "k", &offered), Ok(None));
+        assert_eq!(judge(&agreeing("k"), "k", &offered, &[]), Ok(None));
         let mut headers = agreeing("k");
         headers.insert(
             header::SEC_WEBSOCKET_PROTOCOL,
             HeaderValue::from_static("v2"),
         );
-        assert_eq!(judge(&headers, "k", &offered), Ok(Some("v2".into())));
+        assert_eq!(judge(&headers, "k", &offered, &[]), Ok(Some("v2".into())));
     }
 
     #[test]

@@ -266,7 +266,12 @@ impl<'a, W: Write, I: Interrupts> Run<'a, W, I> {
                 gone = matches!(over, Over::Lost(_));
                 continue;
             }
-            let alarm = alarm(self.probe.deadline().map(|due| due.min(deadline)));
+            // The last that waited may just have been told to have no answer.
+            if self.probe.is_done() {
+                break;
+            }
+            let due = self.probe.deadline();
+            let alarm = alarm(Some(due.map_or(deadline, |due| due.min(deadline))));
             let incoming = tokio::select! {
                 biased;
                 signal = self.interrupts.next() => {

@@ -514,6 +514,29 @@ async fn a_peer_that_neither_closes_nor_reads_is_left_at_our_own_limits() {
 }
 
 #[tokio::test]
+async fn a_signal_ends_it_although_the_peer_is_silent() {
+    // Whether the last ping is given up before the time for the Close is over, or after it.
+    for (wait, close) in [("200ms", "400ms"), ("400ms", "200ms")] {
+        let (signal, signals) = mpsc::unbounded_channel();
+        let peer = Peer::new(move |mut wire| async move {
+            wire.read_ping().await;
+            signal.send(Signal::Interrupt).unwrap();
+            wire.ignore().await;
+        })
+        .await;
+        let (url, close) = (peer.url(), format!("--close-timeout={close}"));
+        let told = run(&["-i10s", "-w", wait, &close, &url], signals).await;
+        assert!(matches!(told.outcome, Ok(Outcome::Over)));
+        let text = told.text();
+        assert!(
+            text.contains("1 ping sent, 0 answered, 100 % loss"),
+            "{text}"
+        );
+        peer.done().await;
+    }
+}
+
+#[tokio::test]
 async fn a_second_signal_ends_it_at_once_and_the_summary_is_there() {
     let (signal, signals) = mpsc::unbounded_channel();
     let peer = Peer::new(move |mut wire| async move {

@@ -73,6 +73,8 @@ fn a_redirect_never_leaves_tls_nor_goes_on_for_ever() {
     assert!(same_origin(&secure, &relative) && relative.path == "/c");
     let error = followed(&secure, "/c", 6, 5).unwrap_err();
     assert!(error.contains("more than 5 redirects"), "{error}");
+    let error = followed(&secure, &format!("//{}/", "a.".repeat(9000)), 1, 5).unwrap_err();
+    assert!(error.contains("a host of 18000 bytes"), "{error}");
 }
 
 #[tokio::test]

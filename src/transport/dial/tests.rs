@@ -316,6 +316,59 @@ async fn of_many_headers_the_first_twelve_are_remembered() {
 }
 
 #[tokio::test]
+async fn header_names_of_the_peers_own_are_bounded_and_show_no_secret() {
+    let long = "a".repeat(5000);
+    let more = format!("101X-Amzn-{long}: 1\r\nX-Amzn-S3cret-Key: 2\r\nX-S3cret-Key: 3\r\n");
+    let peer = Peer::on("127.0.0.1:0", &[&more]).await;
+    let target = target(&format!("ws://127.0.0.1:{}/", peer.port), |options| {
+        options.headers = vec![("x-key".parse().unwrap(), literal("S3cret-Key"))];
+    });
+    let mut trace = Trace::wanted();
+    let dialed = dial_traced(&target, &mut trace).await.unwrap();
+    let facts = dialed.facts.unwrap();
+    let told: Vec<_> = facts.headers.iter().map(|(name, _)| &**name).collect();
+    assert_eq!(told, ["x-amzn-***"]);
+    let shown = format!("{trace:?}").to_lowercase();
+    assert!(!shown.contains("s3cret"), "{shown}");
+}
+
+#[tokio::test]
+async fn what_a_refusal_repeats_is_not_shown() {
+    for answer in [
+        "HTTP/1.1 302 Found\r\nLocation: /login/s3cret-key/x\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: http://s3cret-key.example.com/\r\n\r\n",
+        "HTTP/1.1 302 Found\r\nLocation: s3cret-key://example.com/\r\n\r\n",
+        "101Sec-WebSocket-Extensions: s3cret-key\r\n",
+        "101Sec-WebSocket-Protocol: s3cret-key\r\n",
+        "HTTP/1.1 401 No\r\nContent-Length: 14\r\n\r\nbad s3cret-key\n",
+    ] {
+        for (max_redirects, follow) in [(0, false), (1, true)] {
+            // A name that no resolver is asked for: its label is too long.
+            let answer = answer.replace("example.com", &"x".repeat(70));
+            let peer = Peer::on("127.0.0.1:0", &[&answer]).await;
+            let target = target(&format!("ws://127.0.0.1:{}/", peer.port), |options| {
+                options.headers = vec![("x-key".parse().unwrap(), literal("S3cret-Key"))];
+                options
+                    .headers
+                    .push(("x-more".parse().unwrap(), literal("s3cret-key")));
+                options.max_redirects = max_redirects;
+            });
+            let message = failure(&target).await.message;
+            assert!(!message.contains("s3cret"), "{follow}: {message}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_head_with_too_many_headers_is_not_called_too_large() {
+    let many = format!("HTTP/1.1 200 OK\r\n{}\r\n", "X: y\r\n".repeat(150));
+    let peer = Peer::on("127.0.0.1:0", &[&many]).await;
+    let target = target(&format!("ws://127.0.0.1:{}/", peer.port), |_| {});
+    let message = failure(&target).await.message;
+    assert!(message.contains("more than 100 headers"), "{message}");
+}
+
+#[tokio::test]
 async fn a_plain_connection_with_nothing_to_tell_keeps_nothing() {
     let peer = Peer::on("127.0.0.1:0", &["101"]).await;
     let url = format!("ws://127.0.0.1:{}/", peer.port);

@@ -8,11 +8,13 @@ use rustls::pki_types::CertificateDer;
 use x509_parser::prelude::{FromDer, GeneralName, X509Certificate};
 use x509_parser::time::ASN1Time;
 
+use crate::config::mask;
+
 /// Characters of a name that are shown; a peer may write what it likes.
 const LONGEST_TEXT: usize = 200;
 
 /// Names of one certificate that are kept.
-const MOST_NAMES: usize = 100;
+pub(super) const MOST_NAMES: usize = 100;
 
 /// A presented certificate.
 #[derive(Debug, Clone, PartialEq)]
@@ -67,6 +69,31 @@ impl CertificateSummary {
             raw_subject: parsed.subject().as_raw().into(),
             raw_issuer: parsed.issuer().as_raw().into(),
         }
+    }
+
+    /// The texts in it, which are the peer's.
+    fn texts(&mut self) -> impl Iterator<Item = &mut String> {
+        let own = [&mut self.subject, &mut self.issuer];
+        own.into_iter().chain(&mut self.names)
+    }
+
+    /// Hides what of the user's secrets the peer wrote into it; `told` is told of each change.
+    pub(in crate::transport) fn conceal(
+        &mut self,
+        secrets: &[String],
+        mut told: impl FnMut(&str, &str),
+    ) {
+        for text in self.texts() {
+            let masked = mask(text, secrets);
+            if masked != *text {
+                told(text, &masked);
+                *text = masked;
+            }
+        }
+    }
+
+    pub(super) fn is_unreadable(&self) -> bool {
+        self.raw_issuer.is_empty()
     }
 
     /// Whether `self` is signed in the name of `issuer`; of an unreadable one nothing is known.
@@ -188,6 +215,20 @@ mod tests {
         assert_eq!(at(253_402_300_799), "9999-12-31T23:59:59Z");
         assert_eq!(at(253_402_300_800), "after the year 9999");
         assert_eq!(date(UNIX_EPOCH - Duration::from_secs(1)), "before 1970");
+    }
+
+    #[test]
+    fn a_secret_in_a_certificate_is_shown_neither_there_nor_in_the_message() {
+        let name = "t0k3n-abc.example.com".to_owned();
+        let issued = rcgen::generate_simple_self_signed([name]).unwrap();
+        let failure = super::super::TlsFailure {
+            message: "it has t0k3n-abc.example.com".to_owned(),
+            not_after: None,
+            chain: summaries(&[issued.cert.der().clone()]),
+        };
+        let failure = failure.concealed(&["t0k3n-abc".to_owned()]);
+        assert_eq!(failure.message, "it has ***.example.com");
+        assert_eq!(&*failure.chain[0].names, ["***.example.com"]);
     }
 
     #[test]

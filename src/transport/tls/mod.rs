@@ -56,6 +56,17 @@ pub(crate) struct TlsFailure {
 }
 
 impl TlsFailure {
+    /// Without any of `secrets`: a peer that was sent them before may have put them into a
+    /// certificate.
+    pub(crate) fn concealed(mut self, secrets: &[String]) -> Self {
+        for one in &mut self.chain {
+            one.conceal(secrets, |text, masked| {
+                self.message = self.message.replace(text, masked);
+            });
+        }
+        self
+    }
+
     fn plain(message: String) -> Self {
         Self {
             message,

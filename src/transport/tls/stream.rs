@@ -240,10 +240,6 @@ impl TlsStream {
         scratch: &mut Scratch,
     ) -> Poll<io::Result<usize>> {
         let waiting = self.pending.len();
-        if waiting > MOST_PENDING {
-            let error = "a TLS handshake message without end";
-            return Poll::Ready(Err(io::Error::new(io::ErrorKind::InvalidData, error)));
-        }
         if scratch.len() < waiting + READ_AHEAD {
             scratch.resize(waiting + READ_AHEAD, 0);
         }
@@ -313,6 +309,10 @@ impl TlsStream {
         // Nothing that comes after a close_notify or an error counts.
         if result.is_err() || self.peer_closed {
             self.pending = Vec::new();
+        } else if input.len() - used > MOST_PENDING {
+            // The peer's fault, and an error of TLS as any other.
+            self.pending = Vec::new();
+            return Err(Error::General("a handshake message without end".to_owned()));
         } else if used < input.len() {
             self.pending.clear();
             self.pending.extend_from_slice(&input[used..]);

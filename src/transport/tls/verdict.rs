@@ -5,7 +5,7 @@ use std::time::{Duration, SystemTime};
 
 use rustls::{AlertDescription, CertificateError, Error, PeerIncompatible};
 
-use super::chain::{CertificateSummary, date, escaped};
+use super::chain::{CertificateSummary, MOST_NAMES, date, escaped};
 use super::stream::Broken;
 use super::verifier::Asked;
 use crate::config::{TlsOptions, TlsVersion};
@@ -199,7 +199,20 @@ impl Handshake<'_> {
             }
             CertificateError::Other(_) if !leaf.for_servers => self.of_purpose(leaf),
             CertificateError::BadEncoding => {
-                format!("the peer's certificate ({subject}) is damaged: the peer needs a new one")
+                let unreadable = self
+                    .chain
+                    .iter()
+                    .position(CertificateSummary::is_unreadable);
+                match unreadable {
+                    Some(n) if n > 0 => format!(
+                        "certificate {} of those the peer sent cannot be read: its chain must be \
+                         put right",
+                        n + 1
+                    ),
+                    Some(_) | None => format!(
+                        "the peer's certificate ({subject}) is damaged: the peer needs a new one"
+                    ),
+                }
             }
             other => format!(
                 "the peer's certificate ({subject}, issued by {}) is refused ({}): the peer needs \
@@ -264,6 +277,8 @@ impl Handshake<'_> {
                 let shown: Vec<&str> = names.iter().take(SHOWN_NAMES).map(String::as_str).collect();
                 let more = match names.len().saturating_sub(SHOWN_NAMES) {
                     0 => String::new(),
+                    // There may be more than were kept.
+                    more if names.len() == MOST_NAMES => format!(" and at least {more} more"),
                     more => format!(" and {more} more"),
                 };
                 format!("it has {}{more}", shown.join(", "))
@@ -421,6 +436,8 @@ pub(crate) fn is_alert(error: &Error) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use rustls::pki_types::CertificateDer;
+
     use super::super::chain::summaries;
     use super::super::testing::Order;
     use super::*;
@@ -467,6 +484,34 @@ mod tests {
             asked: Asked::Not,
             opening,
             received: opening.len(),
+        }
+    }
+
+    fn summary(names: usize) -> CertificateSummary {
+        let mut summary = summaries(&[CertificateDer::from(vec![1])])[0].clone();
+        summary.names = vec!["a.example.com".to_owned(); names].into();
+        summary
+    }
+
+    #[test]
+    fn the_one_that_cannot_be_read_and_names_that_were_not_kept_are_told() {
+        let options = TlsOptions::default();
+        let key = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+        let chain = summaries(&[key.cert.der().clone(), CertificateDer::from(vec![1])]);
+        let said = |chain: &[CertificateSummary], error: CertificateError| {
+            let handshake = Handshake {
+                chain,
+                ..handshake(&options, &[])
+            };
+            handshake.of_certificate(&error)
+        };
+        let damaged = said(&chain, CertificateError::BadEncoding);
+        assert!(damaged.starts_with("certificate 2 of those"), "{damaged}");
+        let damaged = said(&chain[..1], CertificateError::BadEncoding);
+        assert!(damaged.contains("is damaged"), "{damaged}");
+        for (names, words) in [(20, " and 12 more;"), (100, " and at least 92 more;")] {
+            let wrong = said(&[summary(names)], CertificateError::NotValidForName);
+            assert!(wrong.contains(words), "{wrong}");
         }
     }
 
