@@ -267,6 +267,7 @@ impl<O: Observer> Holder<O> {
                 times: error.times,
                 attempts: self.attempts,
                 certificate_not_after: error.certificate_not_after,
+                peer: error.peer,
                 advice: error.advice,
             })));
         wait

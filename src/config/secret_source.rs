@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use super::{Secret, SecretSource};
@@ -94,10 +95,21 @@ impl SecretSource {
     }
 }
 
+/// Only what is a file: a pipe gives its content once, and is read at every dial; and one that
+/// nobody writes to would hold the thread that reads it for ever, SIGTERM or not.
 fn read(path: &Path) -> Result<Vec<u8>, String> {
     let mut bytes = Vec::new();
-    let read =
-        std::fs::File::open(path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
+    let opened = std::fs::OpenOptions::new()
+        .read(true)
+        // Opening a pipe would wait for its writer.
+        .custom_flags(libc::O_NONBLOCK)
+        .open(path);
+    let read = opened.and_then(|file| match file.metadata()?.file_type() {
+        kind if kind.is_file() || kind.is_dir() => file.take(LARGEST + 1).read_to_end(&mut bytes),
+        _ => Err(std::io::Error::other(
+            "it is a pipe, a socket or a device; expected a file, for it is read more than once",
+        )),
+    });
     match read {
         Ok(_) if bytes.len() as u64 > LARGEST => Err(format!(
             "{} is larger than 1 MiB: no secret",
@@ -135,5 +147,18 @@ mod tests {
         assert_eq!(read(&vec![b'x'; most]).unwrap().len(), most);
         let error = read(&vec![b'x'; most + 1]).unwrap_err();
         assert!(error.ends_with("larger than 1 MiB: no secret"), "{error}");
+    }
+
+    #[test]
+    fn a_pipe_is_refused_and_not_waited_for() {
+        let directory = tempfile::tempdir().unwrap();
+        let pipe = directory.path().join("token");
+        nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        let (done, read) = std::sync::mpsc::channel();
+        let source = SecretSource::File(pipe);
+        std::thread::spawn(move || done.send(source.text().unwrap_err()));
+        let error = read.recv_timeout(std::time::Duration::from_secs(10));
+        let error = error.expect("it waits for somebody to write");
+        assert!(error.contains("it is a pipe"), "{error}");
     }
 }

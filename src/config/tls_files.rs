@@ -1,6 +1,7 @@
 //! Whether the TLS files were good when they were last read: the dial writes it, the metric reads
 //! it.
 
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use super::TlsOptions;
@@ -18,11 +19,19 @@ pub(crate) fn book(options: &Arc<TlsOptions>, good: bool) {
     }
 }
 
+/// Whether the embedded server's files were bad when they were last read.
+static SERVER_BAD: AtomicBool = AtomicBool::new(false);
+
+/// Books how the certificate files of the embedded server were when they were read just now.
+pub(crate) fn book_server(good: bool) {
+    SERVER_BAD.store(!good, Relaxed);
+}
+
 /// Whether every TLS file in use was good when it was last read.
 pub(crate) fn files_are_good() -> bool {
     let mut bad = BAD.lock().unwrap_or_else(PoisonError::into_inner);
     bad.retain(|options| options.strong_count() > 0);
-    bad.is_empty()
+    bad.is_empty() && !SERVER_BAD.load(Relaxed)
 }
 
 /// For tests, which share the process with others.

@@ -130,6 +130,8 @@ pub struct DialFailure {
     pub attempts: u32,
     /// When the certificate of the presented chain that ends earliest does, if the peer presented one.
     pub certificate_not_after: Option<SystemTime>,
+    /// The address that was connected to, if one was.
+    pub peer: Option<SocketAddr>,
     pub(crate) advice: Advice,
 }
 

@@ -225,9 +225,9 @@ impl Probe {
         self.next.is_none() && self.waiting.is_empty()
     }
 
-    /// Pings that wait for their answer.
-    pub(crate) fn waiting(&self) -> usize {
-        self.waiting.len()
+    /// Pings that wait for their answer, oldest first.
+    pub(crate) fn unanswered(&self) -> Vec<u32> {
+        self.waiting.iter().map(|ping| ping.seq).collect()
     }
 
     pub(crate) fn counts(&self) -> Counts {

@@ -9,9 +9,8 @@ use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::{self, ServerConfig};
 
-use crate::config::ServerTls;
 use crate::config::tls::CRYPTO;
-use crate::os;
+use crate::config::{SecretSource, ServerTls, tls_files};
 
 /// How often the files are looked at, at most: a client that dials in a loop must not make us read
 /// in one.
@@ -56,6 +55,7 @@ impl TlsFiles {
     pub(crate) fn load(files: &ServerTls) -> Result<Self, String> {
         let stamps = stamps(files);
         let config = Arc::new(read(files)?);
+        tls_files::book_server(true);
         // A thread gathers its first random bytes for tens of milliseconds: not while the first
         // client waits.
         if CRYPTO.secure_random.fill(&mut [0; 1]).is_err() {
@@ -88,10 +88,16 @@ impl TlsFiles {
         match tokio::task::spawn_blocking(move || this.look()).await {
             Ok(Look::Same) => {}
             Ok(Look::Replaced) => {
-                tracing::info!(listener, "new certificate files are in use");
+                let event = "server_certificate";
+                tracing::info!(event, listener, "new certificate files are in use");
             }
             Ok(Look::Bad(why)) => {
-                tracing::warn!(listener, "{why}; the last good certificate stays in use");
+                let event = "server_certificate_bad";
+                tracing::warn!(
+                    event,
+                    listener,
+                    "{why}; the last good certificate stays in use"
+                );
             }
             // It panicked, or the runtime is going away.
             Err(_) => self.held().looking = false,
@@ -107,6 +113,7 @@ impl TlsFiles {
             return Look::Same;
         }
         let read = read(&self.files);
+        tls_files::book_server(read.is_ok());
         let mut held = self.held();
         held.stamps = stamps;
         held.looking = false;
@@ -173,8 +180,8 @@ fn read(files: &ServerTls) -> Result<ServerConfig, String> {
 }
 
 fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path)
-        .map_err(|error| format!("cannot read {}: {}", path.display(), os::words(&error)))
+    // As all that is secret is read: no pipe, and nothing without end.
+    SecretSource::File(path.to_owned()).bytes(&|_| None)
 }
 
 fn has(text: &[u8], words: &[u8]) -> bool {

@@ -7,6 +7,7 @@ mod histogram;
 mod history;
 mod registry;
 
+use std::net::IpAddr;
 use std::num::NonZeroU64;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -39,12 +40,19 @@ pub(crate) struct FanOut {
     pub(crate) target: Arc<str>,
     /// The `address_index` label.
     pub(crate) index: u32,
+    /// The address; none as long as the name has none.
+    pub(crate) address: Option<IpAddr>,
 }
 
 impl Identity {
     /// The `target` label: the same for all addresses of a target.
     pub(crate) fn target(&self) -> &Arc<str> {
         self.fan_out.as_ref().map_or(&self.name, |one| &one.target)
+    }
+
+    /// Which address it is, of a target that fans out.
+    pub(crate) fn address(&self) -> Option<IpAddr> {
+        self.fan_out.as_ref().and_then(|one| one.address)
     }
 
     /// The `address_index` label.

@@ -180,6 +180,7 @@ fn dial_failed(certificate_not_after: Option<SystemTime>) -> Event {
         times: Default::default(),
         attempts: 1,
         certificate_not_after,
+        peer: None,
         advice: Advice::Backoff,
     }))
 }

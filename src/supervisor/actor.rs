@@ -132,7 +132,12 @@ impl<H: Hold> Supervisor<H> {
     /// are closed and dialled by their own tasks.
     pub(crate) fn apply(&mut self, desired: &[Arc<Target>]) -> Changes {
         let over_tls = |target: &&Arc<Target>| target.identity.url.starts_with("wss:");
-        tls::expect_targets(desired.iter().filter(over_tls).count());
+        let over_tls = desired.iter().filter(over_tls).count();
+        tls::expect_targets(over_tls);
+        if over_tls > 0 {
+            // Before the first dial is timed; one that needs it says what is wrong.
+            tls::gather_randomness();
+        }
         let running: Vec<_> = self.entries.values().map(|e| e.target.clone()).collect();
         let plan = plan(desired, &running);
         drop(running);

@@ -65,7 +65,7 @@ pub(super) fn expand(
             }
         };
         let expanded = Target {
-            identity: Arc::new(identity(&target.identity, *index, taken)),
+            identity: Arc::new(identity(&target.identity, *index, address.as_ref(), taken)),
             url: target.url.clone(),
             connection,
             policy: policy.clone(),
@@ -78,7 +78,12 @@ pub(super) fn expand(
     addresses.iter().map(one).collect()
 }
 
-fn identity(of: &Identity, index: u32, taken: &HashSet<Arc<str>>) -> Identity {
+fn identity(
+    of: &Identity,
+    index: u32,
+    address: Option<&ResolveTo>,
+    taken: &HashSet<Arc<str>>,
+) -> Identity {
     let mut name = format!("{}[{index}]", of.name);
     while taken.contains(name.as_str()) {
         name.push('\'');
@@ -86,6 +91,10 @@ fn identity(of: &Identity, index: u32, taken: &HashSet<Arc<str>>) -> Identity {
     let fan_out = FanOut {
         target: of.name.clone(),
         index,
+        address: match address {
+            Some(ResolveTo::Ip { ip, .. }) => Some(*ip),
+            Some(ResolveTo::Unix(_)) | None => None,
+        },
     };
     Identity {
         name: name.into(),

@@ -8,6 +8,7 @@
 //! fields repeat it for machines: the text format leaves them out, `outage_id` apart.
 
 use std::fmt;
+use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -213,9 +214,11 @@ fn dial_failed(stats: &TargetStats, failure: &DialFailure, again: bool) {
                 status = failure.status,
                 attempts = failure.attempts,
                 certificate_not_after = not_after,
-                "{target} cannot connect ({}): {}{}",
+                peer = failure.peer.map(tracing::field::display),
+                "{target} cannot connect ({}): {}{}{}",
                 failure.phase,
                 escape(&failure.message),
+                via(failure.peer),
                 attempt(failure.attempts),
             );
         }};
@@ -225,6 +228,11 @@ fn dial_failed(stats: &TargetStats, failure: &DialFailure, again: bool) {
     } else if tracing::enabled!(target: LOG, Level::DEBUG) {
         line!(debug);
     }
+}
+
+/// Which address it was that refused: a name may have several.
+fn via(peer: Option<SocketAddr>) -> impl fmt::Display {
+    from_fn(move |f| peer.map_or(Ok(()), |peer| write!(f, "; via {peer}")))
 }
 
 /// Unix seconds of the last line about a stall.

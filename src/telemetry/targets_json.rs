@@ -24,6 +24,8 @@ pub(crate) struct TargetJson {
     pub(crate) name: String,
     /// Which of the target's addresses, if it fans out.
     pub(crate) address_index: Option<u32>,
+    /// That address.
+    pub(crate) address: Option<String>,
     /// Without userinfo and query.
     pub(crate) url: String,
     pub(crate) protocol: Cow<'static, str>,
@@ -136,6 +138,7 @@ fn target(stats: &TargetStats) -> TargetJson {
     TargetJson {
         name: identity.target().as_ref().to_owned(),
         address_index: identity.address_index(),
+        address: identity.address().map(|address| address.to_string()),
         url: identity.url.as_ref().to_owned(),
         protocol: identity.protocol.as_str().into(),
         state: stats.state().as_str().into(),

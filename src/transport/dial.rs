@@ -44,6 +44,8 @@ pub(crate) struct DialError {
     pub(crate) times: PhaseTimes,
     /// When the certificate of the presented chain that ends earliest does.
     pub(crate) certificate_not_after: Option<SystemTime>,
+    /// The address that was connected to, if one was: the proxy's, if there is one.
+    pub(crate) peer: Option<SocketAddr>,
 }
 
 /// Where a dial stands: which phase, since when, and by when it all must be done.
@@ -54,6 +56,7 @@ struct Progress {
     overall: Instant,
     connect_timeout: Duration,
     certificate_not_after: Option<SystemTime>,
+    peer: Option<SocketAddr>,
 }
 
 impl Progress {
@@ -98,6 +101,7 @@ impl Progress {
             advice: failure.advice,
             times: self.times,
             certificate_not_after: self.certificate_not_after,
+            peer: self.peer,
         }
     }
 
@@ -141,6 +145,7 @@ pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Di
         overall: now + timeouts.connect,
         connect_timeout: timeouts.connect,
         certificate_not_after: None,
+        peer: None,
     };
     // Resolving the configuration has parsed it before: an error here has no secret to show.
     let first = Place::parse(target.url.expose())
@@ -158,21 +163,31 @@ pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Di
             Ok(Reached::Peer(dialed)) => return Ok(*dialed),
             Ok(Reached::Redirect(next)) => next,
             Err(error) if redirects == 0 => return Err(error),
-            Err(error) => return Err(concealed(error, target)),
+            Err(error) => {
+                let message = format!("redirected to {place}: {}", error.message);
+                return Err(concealed(DialError { message, ..error }, target));
+            }
         };
         redirects += 1;
         place = followed(&place, &next, redirects, target.connection.max_redirects)
             .map_err(|message| concealed(progress.refused(message), target))?;
+        trace
+            .redirects
+            .push(without(&target.secrets(), &place.to_string()));
+        progress.peer = None;
     }
 }
 
 /// After a redirect the place is the peer's choice, and a peer may make it of what it was sent.
 fn concealed(error: DialError, target: &Target) -> DialError {
-    let secrets = target.secrets();
-    // A host is in lower case.
-    let lower: Vec<String> = secrets.iter().map(|s| s.to_ascii_lowercase()).collect();
-    let message = mask(&mask(&error.message, &secrets), &lower);
+    let message = without(&target.secrets(), &error.message);
     DialError { message, ..error }
+}
+
+/// Masks, in lower case, too, as a host is.
+fn without(secrets: &[String], text: &str) -> String {
+    let lower: Vec<String> = secrets.iter().map(|s| s.to_ascii_lowercase()).collect();
+    mask(&mask(text, secrets), &lower)
 }
 
 fn same_origin(a: &Place, b: &Place) -> bool {
@@ -244,7 +259,11 @@ impl Dial<'_> {
         // Before the first packet: what our own files take is no time of the peer's.
         let proxy_tls = match &proxy {
             Some(proxy) if proxy.kind == ProxyKind::Https => {
-                Some(self.prepared(progress, &options.proxy_tls).await?)
+                let prepared = self.prepared(progress, &options.proxy_tls).await;
+                Some(prepared.map_err(|error| DialError {
+                    message: proxy::of_the_proxy(&error.message),
+                    ..error
+                })?)
             }
             Some(_) | None => None,
         };
@@ -311,8 +330,10 @@ impl Dial<'_> {
 
     fn tls_options(&self) -> Arc<TlsOptions> {
         let mut options = self.target.connection.tls.clone();
-        if !self.is_own && options.server_name.is_some() {
-            Arc::make_mut(&mut options).server_name = None;
+        if !self.is_own {
+            // The name is the target's own, and the certificate a credential.
+            let options = Arc::make_mut(&mut options);
+            (options.server_name, options.cert, options.key) = (None, None, None);
         }
         options
     }
@@ -474,6 +495,7 @@ impl Dial<'_> {
                 // Asked for while there is one: of a connection that was reset the kernel no
                 // longer tells.
                 let peer = stream.peer_addr().ok();
+                progress.peer = peer;
                 Ok((Io::tcp(stream), peer))
             }
             Hop::Unix(path) => {

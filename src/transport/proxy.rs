@@ -95,7 +95,38 @@ impl Proxy {
 /// The environment does not change while we run.
 fn from_environment(place: &Place) -> Result<Option<Proxy>, String> {
     static MATCHER: OnceLock<Matcher> = OnceLock::new();
-    matched(MATCHER.get_or_init(Matcher::from_env), place)
+    let found = matched(MATCHER.get_or_init(Matcher::from_env), place)?;
+    match found {
+        Some(proxy) => Ok(Some(proxy)),
+        None => unusable(&|name| std::env::var(name).ok(), place).map_or(Ok(None), Err),
+    }
+}
+
+/// What is wrong with the variable that should have given a proxy for `place`, if there is one: the
+/// matcher passes over what it cannot read, and going straight may be what must not happen.
+fn unusable(variable: &dyn Fn(&str) -> Option<String>, place: &Place) -> Option<String> {
+    let own = match place.secure {
+        true => ["HTTPS_PROXY", "https_proxy"],
+        false => ["HTTP_PROXY", "http_proxy"],
+    };
+    let names = own.into_iter().chain(["ALL_PROXY", "all_proxy"]);
+    let set = |name: &&str| variable(name).is_some_and(|value| !value.is_empty());
+    let name = names.into_iter().find(set)?;
+    // One that is good for all: where it is not used, NO_PROXY says so.
+    let no = ["NO_PROXY", "no_proxy"]
+        .iter()
+        .find_map(|name| variable(name));
+    let any = Matcher::builder()
+        .all("http://localhost")
+        .no(no.unwrap_or_default())
+        .build();
+    match matched(&any, place) {
+        Ok(Some(_)) => Some(format!(
+            "{name} is set and is no proxy that can be used: http://, https://, socks5:// or \
+             socks5h:// and HOST:PORT"
+        )),
+        Ok(None) | Err(_) => None,
+    }
 }
 
 fn matched(matcher: &Matcher, place: &Place) -> Result<Option<Proxy>, String> {
@@ -132,7 +163,15 @@ fn intercepted(intercept: &Intercept) -> Result<Proxy, String> {
         .host()
         .ok_or("the proxy of the environment has no host")?;
     let host = host.trim_matches(['[', ']']).to_owned();
-    let port = uri.port_u16().unwrap_or(default_port);
+    // A port beyond 65535 is none to the parser.
+    let has_port = uri.authority().map(|authority| authority.as_str()) != uri.host();
+    let port = match uri.port_u16() {
+        Some(port) => port,
+        None if has_port => {
+            return Err("the proxy of the environment has a port above 65535".to_owned());
+        }
+        None => default_port,
+    };
     let credentials = match (intercept.raw_auth(), intercept.basic_auth()) {
         (Some((user, password)), _) => Some((user.to_owned(), password.to_owned())),
         (None, Some(basic)) => decoded(basic),
@@ -220,6 +259,7 @@ pub(super) async fn tunnel(
             connected.map_err(|failure| match watch.failure() {
                 // A TLS 1.3 proxy refuses our certificate after our handshake.
                 Some(words) if failure.status.is_none() => {
+                    let words = of_the_proxy(&words);
                     ProxyFailure::plain(format!("TLS with the proxy {}: {words}", proxy.shown))
                 }
                 Some(_) | None => failure,
@@ -259,6 +299,13 @@ async fn connect(
             "{n} bytes came before anything was asked of the target"
         ))),
     }
+}
+
+/// The words about TLS name the keys, and the schemes, of a target; here it is the proxy's.
+pub(super) fn of_the_proxy(words: &str) -> String {
+    words
+        .replace("tls.", "proxy_tls.")
+        .replace("ws:// instead of wss://", "http:// instead of https://")
 }
 
 /// The words for an answer that was none are of "the peer"; here that is the proxy.
@@ -457,6 +504,32 @@ mod tests {
         assert_eq!((&*proxy.host, proxy.port), ("p.example.com", 80));
         assert_eq!(proxy.credentials.as_ref().unwrap().password, "s3cret");
         assert!(proxy.secrets().contains(&"s3cret".to_owned()));
+    }
+
+    #[test]
+    fn a_variable_that_is_no_proxy_is_named_and_not_passed_over() {
+        let variable = |set: &'static [(&str, &str)]| {
+            move |name: &str| {
+                let found = set.iter().find(|(known, _)| *known == name);
+                found.map(|(_, value)| (*value).to_owned())
+            }
+        };
+        let bad = variable(&[
+            ("HTTP_PROXY", "bogus://joe:s3cret@127.0.0.1:1"),
+            ("NO_PROXY", "b.example.com"),
+        ]);
+        let words = unusable(&bad, &place("ws://a.example.com/")).unwrap();
+        assert!(
+            words.starts_with("HTTP_PROXY is set and is no proxy"),
+            "{words}"
+        );
+        assert!(!words.contains("s3cret"));
+        assert_eq!(unusable(&bad, &place("ws://b.example.com/")), None);
+        assert_eq!(unusable(&bad, &place("wss://a.example.com/")), None);
+        assert_eq!(
+            unusable(&variable(&[]), &place("ws://a.example.com/")),
+            None
+        );
     }
 
     #[test]

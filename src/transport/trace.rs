@@ -14,6 +14,8 @@ use crate::config::mask;
 pub(crate) struct Trace {
     /// Whether anybody wants to see it; nothing is kept otherwise.
     wanted: bool,
+    /// Where redirects led, in turn. Kept whether or not it is wanted: there are few.
+    pub(crate) redirects: Vec<String>,
     /// Addresses that were dialed.
     pub(crate) addresses: Vec<SocketAddr>,
     /// The chain the peer presented, its own certificate first.
@@ -64,7 +66,8 @@ impl Trace {
         if !self.wanted {
             return;
         }
-        self.request_line = Some(format!("GET {} HTTP/1.1", request.uri().path()));
+        let query = request.uri().query().map_or("", |_| "?***");
+        self.request_line = Some(format!("GET {}{query} HTTP/1.1", request.uri().path()));
         let pairs = request.headers().iter().map(|(name, value)| {
             let value = match value.is_sensitive() {
                 true => "***".to_owned(),

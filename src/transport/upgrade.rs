@@ -289,7 +289,10 @@ async fn refused(answered: &mut Answered, secrets: &[String], follows: bool) -> 
         400 => "; it did not like the request: check path, headers and subprotocols".to_owned(),
         401 | 403 => "; check the credentials in headers".to_owned(),
         404 => "; check the path".to_owned(),
-        426 => "; it wants another protocol version".to_owned(),
+        426 => {
+            "; something in between drops the Upgrade header, or it wants another protocol version"
+                .to_owned()
+        }
         429 | 503 => match retry_after {
             Some(wait) => {
                 let obeyed = wait.min(LONGEST_RETRY_AFTER);

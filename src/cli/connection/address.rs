@@ -52,7 +52,13 @@ impl AddressArgs {
             target.set("--resolve", &["resolve"], addresses);
         }
         if let Some(path) = &self.unix_socket {
-            let address = vec![format!("unix:{path}")];
+            // A relative path counts from where we stand.
+            // One that cannot be made absolute, the empty one, is judged with the rest.
+            let absolute = std::path::absolute(path).map(|path| path.display().to_string());
+            let address = vec![format!(
+                "unix:{}",
+                absolute.unwrap_or_else(|_| path.clone())
+            )];
             target.set("--unix-socket", &["resolve"], address);
         }
         if self.ipv4 {

@@ -80,7 +80,10 @@ pub(super) async fn ping<W: Write>(
         Ok(dialed) => dialed,
         Err(error) => {
             report.not_connected(&error, &trace)?;
-            let words = format!("not connected: {}: {}", error.phase, error.message);
+            let via = error
+                .peer
+                .map_or(String::new(), |peer| format!(" (via {peer})"));
+            let words = format!("not connected: {}: {}{via}", error.phase, error.message);
             return Ok(Outcome::NotConnected(words));
         }
     };
@@ -296,7 +299,7 @@ impl<'a, W: Write, I: Interrupts> Run<'a, W, I> {
             received: reply.as_ref(),
             sent: sent.then_some(&close),
             age,
-            waiting: self.probe.waiting(),
+            waiting: &self.probe.unanswered(),
             by_wish: true,
         })?;
         if let Some(signal) = forced {
@@ -306,6 +309,8 @@ impl<'a, W: Write, I: Interrupts> Run<'a, W, I> {
             return Ok(());
         }
         if reply.is_none() {
+            // Who looks once does not wait long for a goodbye.
+            let deadline = deadline.min(clock() + LAST_FIN);
             let closed = tokio::select! {
                 biased;
                 signal = self.interrupts.next() => return self.cut_short(signal),
@@ -342,7 +347,7 @@ impl<'a, W: Write, I: Interrupts> Run<'a, W, I> {
             received: received.as_ref(),
             sent: sent.as_ref(),
             age,
-            waiting: self.probe.waiting(),
+            waiting: &self.probe.unanswered(),
             by_wish: false,
         })?;
         if sent.is_none() {

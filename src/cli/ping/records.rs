@@ -47,6 +47,8 @@ pub(super) struct Connect {
     pub(super) subprotocol: Option<String>,
     /// Headers of the 101 that tell who answered, by lower-case name.
     pub(super) headers: BTreeMap<String, String>,
+    /// Where redirects led, in turn; without queries.
+    pub(super) redirects: Vec<String>,
     /// With `-v`, what passed while it was made.
     pub(super) handshake: Option<Handshake>,
     /// Why there is no connection.
@@ -147,6 +149,8 @@ pub(super) enum HeartbeatResult {
     Late,
     /// Answered once more.
     Repeated,
+    /// The connection ended before an answer came.
+    CutOff,
 }
 
 /// How the connection ended.

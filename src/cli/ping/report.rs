@@ -44,7 +44,7 @@ pub(super) struct Ended<'a> {
     /// How long it had stood.
     pub(super) age: Duration,
     /// Pings that waited for an answer.
-    pub(super) waiting: usize,
+    pub(super) waiting: &'a [u32],
     /// Whether we ended it because there was nothing more to do.
     pub(super) by_wish: bool,
 }
@@ -92,6 +92,7 @@ impl<W: Write> Report<W> {
         if self.output == Output::Json {
             let mut record = self.connect(&dialed.times, facts);
             record.peer = dialed.peer.map(|peer| peer.to_string());
+            record.redirects = trace.redirects.clone();
             record.handshake = self.verbose.then(|| trace.into());
             record.local = dialed.link.local_addr().map(|local| local.to_string());
             return self.record(&Record::Connect(Box::new(record)));
@@ -101,6 +102,12 @@ impl<W: Write> Report<W> {
             Some(peer) => format!("via {peer}"),
             None => "via a unix socket".to_owned(),
         }];
+        about.extend(
+            trace
+                .redirects
+                .iter()
+                .map(|to| format!("redirected to {to}")),
+        );
         if let Some(facts) = facts {
             let now = SystemTime::now();
             about.extend(facts.proxy.iter().map(|proxy| format!("through {proxy}")));
@@ -132,6 +139,8 @@ impl<W: Write> Report<W> {
             return self.handshake(trace);
         }
         let mut record = self.connect(&error.times, None);
+        record.peer = error.peer.map(|peer| peer.to_string());
+        record.redirects = trace.redirects.clone();
         record.handshake = self.verbose.then(|| trace.into());
         record.error = Some(records::DialFailed {
             phase: error.phase.as_str().to_owned(),
@@ -164,6 +173,7 @@ impl<W: Write> Report<W> {
             tls: facts.and_then(|facts| facts.tls.as_ref()).map(Into::into),
             subprotocol: text(facts.and_then(|facts| facts.subprotocol.as_ref())),
             headers,
+            redirects: Vec::new(),
             handshake: None,
             error: None,
         }
@@ -206,7 +216,10 @@ impl<W: Write> Report<W> {
             (_, true) => " (another payload)",
             (HeartbeatResult::Late, false) => " (late)",
             (HeartbeatResult::Repeated, false) => " (again)",
-            (HeartbeatResult::Answered | HeartbeatResult::TimedOut, false) => "",
+            (
+                HeartbeatResult::Answered | HeartbeatResult::TimedOut | HeartbeatResult::CutOff,
+                false,
+            ) => "",
         };
         self.line(&format!("pong from {}: seq={seq}{rtt}{remark}", self.from))
     }
@@ -225,6 +238,17 @@ impl<W: Write> Report<W> {
         }
         let wait = wait.as_secs_f64();
         self.line(&format!("no answer: seq={seq} after {wait} s"))
+    }
+
+    /// The connection ended before an answer came.
+    fn cut_off(&mut self, seq: u32) -> io::Result<()> {
+        if self.quiet {
+            return Ok(());
+        }
+        if self.output == Output::Json {
+            return self.heartbeat(seq, HeartbeatResult::CutOff, None, None, false);
+        }
+        self.line(&format!("no answer: seq={seq}, the connection ended"))
     }
 
     fn heartbeat(
@@ -258,6 +282,9 @@ impl<W: Write> Report<W> {
     /// Who ended the connection and how, and the summary.
     pub(super) fn over(&mut self, ended: &Ended<'_>) -> io::Result<()> {
         let verdict = ended.verdict;
+        for seq in ended.waiting {
+            self.cut_off(*seq)?;
+        }
         if self.output == Output::Json {
             self.record(&Record::End(Box::new(records::End {
                 time: rfc3339(SystemTime::now()),
@@ -269,13 +296,8 @@ impl<W: Write> Report<W> {
                 age_seconds: ended.age.as_secs_f64(),
             })))?;
         } else if !ended.by_wish {
-            let waiting = match ended.waiting {
-                0 => String::new(),
-                1 => "; 1 ping was under way".to_owned(),
-                n => format!("; {n} pings were under way"),
-            };
             let words = escape(&verdict.message).into_owned();
-            self.line(&format!("ended by {}: {words}{waiting}", verdict.initiator))?;
+            self.line(&format!("ended by {}: {words}", verdict.initiator))?;
         }
         self.summary(ended.age)
     }

@@ -222,7 +222,7 @@ fn nothing_grows_beside_a_peer_that_never_answers() {
     let mut bench = Bench::new(10, 100, None);
     for millis in (0..100_000).step_by(10) {
         bench.poll(millis);
-        assert!(bench.probe.waiting() <= 10);
+        assert!(bench.probe.unanswered().len() <= 10);
     }
     assert_eq!(bench.probe.overdue.len(), REMEMBERED);
     // A pong to one that was forgotten is no answer.

@@ -69,6 +69,7 @@ fn refused() -> Event {
         times: [Some(Duration::from_millis(1)), None, None, None, None, None],
         attempts: 1,
         certificate_not_after: None,
+        peer: None,
         advice: Advice::Backoff,
     }))
 }
@@ -296,6 +297,7 @@ fn the_addresses_of_a_target_share_its_name_and_have_an_index() {
                 fan_out: Some(Box::new(crate::stats::FanOut {
                     target: "fan".into(),
                     index,
+                    address: None,
                 })),
                 ..(*one.stats().identity()).clone()
             };

@@ -63,6 +63,7 @@ fn failure(attempts: u32, message: &str) -> Event {
         times: Default::default(),
         attempts,
         certificate_not_after: None,
+        peer: None,
         advice: Advice::Backoff,
     }))
 }

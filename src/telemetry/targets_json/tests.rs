@@ -51,6 +51,7 @@ fn dial(millis: u64) -> Event {
         times: Default::default(),
         attempts: 4,
         certificate_not_after: None,
+        peer: None,
         advice: Advice::Backoff,
     }))
 }
@@ -63,7 +64,7 @@ fn the_whole_json_of_a_target_with_an_end() {
     let json = targets(&registry);
     let since = json.targets[0].since.clone();
     let text = serde_json::to_string(&json).expect("JSON");
-    let golden = r#"{"targets":[{"name":"edge","address_index":null,"url":"ws://edge.example.com/ws","protocol":"websocket","state":"waiting","since":"SINCE","labels":{"region":"eu"},"last_rtt_seconds":null,"tls":null,"subprotocol":null,"last_error":{"at":"2023-11-14T22:13:20.000Z","phase":null,"cause":"closed_going_away","message":"peer closed","attempts":null},"ends":[{"at":"2023-11-14T22:13:20.000Z","outage_id":"0000000000000abc","cause":"closed_going_away","initiator":"peer","message":"peer closed","received":{"code":1001,"reason":"by\\u{1b}e"},"sent":null,"age_seconds":3723.5,"since_last_frame_in_seconds":60.0,"since_last_frame_out_seconds":null,"outstanding_pings":2,"retries":1,"local":null,"peer":"10.0.0.7:443","proxy":null,"tls":null,"headers":null,"tcp_info":null,"recovered_after_seconds":null}]}]}"#;
+    let golden = r#"{"targets":[{"name":"edge","address_index":null,"address":null,"url":"ws://edge.example.com/ws","protocol":"websocket","state":"waiting","since":"SINCE","labels":{"region":"eu"},"last_rtt_seconds":null,"tls":null,"subprotocol":null,"last_error":{"at":"2023-11-14T22:13:20.000Z","phase":null,"cause":"closed_going_away","message":"peer closed","attempts":null},"ends":[{"at":"2023-11-14T22:13:20.000Z","outage_id":"0000000000000abc","cause":"closed_going_away","initiator":"peer","message":"peer closed","received":{"code":1001,"reason":"by\\u{1b}e"},"sent":null,"age_seconds":3723.5,"since_last_frame_in_seconds":60.0,"since_last_frame_out_seconds":null,"outstanding_pings":2,"retries":1,"local":null,"peer":"10.0.0.7:443","proxy":null,"tls":null,"headers":null,"tcp_info":null,"recovered_after_seconds":null}]}]}"#;
     assert_eq!(text.replace(&since, "SINCE"), golden);
     let read: TargetsJson = serde_json::from_str(&text).expect("what we wrote");
     assert_eq!(read, json);

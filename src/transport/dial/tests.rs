@@ -133,6 +133,7 @@ pub(super) fn progress(connect: Duration) -> Progress {
         overall: now + connect,
         connect_timeout: connect,
         certificate_not_after: None,
+        peer: None,
     }
 }
 

@@ -84,15 +84,19 @@ pub(crate) struct Prepared {
     options: Arc<TlsOptions>,
 }
 
+/// Gathers this thread's first random bytes, which takes tens of milliseconds: in the middle of a
+/// handshake they would look like the peer's. Whether there are any.
+pub(crate) fn gather_randomness() -> bool {
+    thread_local! {
+        static SEEDED: bool = CRYPTO.secure_random.fill(&mut [0; 1]).is_ok();
+    }
+    SEEDED.with(|seeded| *seeded)
+}
+
 /// Reads the files of `options`, if they are not as they last were. Has no deadline of its own.
 pub(crate) async fn prepare(options: &Arc<TlsOptions>) -> Result<Prepared, String> {
     let config = context::of(options).await;
-    thread_local! {
-        /// The first random bytes of a thread are gathered for tens of milliseconds, which would
-        /// look like the peer's.
-        static SEEDED: bool = CRYPTO.secure_random.fill(&mut [0; 1]).is_ok();
-    }
-    if !SEEDED.with(|seeded| *seeded) {
+    if !gather_randomness() {
         return Err("this machine has no random numbers to give".to_owned());
     }
     Ok(Prepared {
