@@ -107,9 +107,10 @@ async fn a_certificate_that_is_refused_tells_when_it_ends() {
 #[tokio::test]
 async fn files_that_are_bad_or_hang_fail_the_step_they_are_for() {
     let from = |path: &Path| {
-        let mut tls = TlsOptions::default();
-        tls.ca = Some(crate::config::SecretSource::File(path.to_owned()));
-        Arc::new(tls)
+        Arc::new(TlsOptions {
+            ca: Some(crate::config::SecretSource::File(path.to_owned())),
+            ..TlsOptions::default()
+        })
     };
     let gone = Path::new("/nowhere/ca.pem");
     let error = failure(&target("wss://127.0.0.1:9/", with(from(gone)))).await;
