@@ -324,6 +324,23 @@ async fn a_late_answer_is_shown_late_and_counts() {
 }
 
 #[tokio::test]
+async fn an_answer_that_is_late_and_the_only_one_is_an_answer() {
+    let peer = Peer::new(|mut wire| async move {
+        let first = wire.read_ping().await;
+        // Which leaves when the first has long been given up.
+        wire.read_ping().await;
+        wire.write(PONG, &first).await;
+        wire.ignore().await;
+    })
+    .await;
+    let flags = ["-c2", "-i300ms", "-w100ms", "--close-timeout=100ms"];
+    let told = told(&[&flags[..], &[&peer.url()]].concat()).await;
+    assert!(told.answered, "{}", told.text());
+    assert!(told.text().contains(" (late)"), "{}", told.text());
+    peer.done().await;
+}
+
+#[tokio::test]
 async fn a_payload_of_the_peers_own_is_an_answer() {
     let peer = Peer::new(|mut wire| async move {
         for _ in 0..2 {
