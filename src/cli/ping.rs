@@ -147,7 +147,12 @@ pub(crate) fn run(args: &PingArgs, level: LogLevel, format: LogFormat) -> u8 {
     let looked = look(&target, args.policy(), &mut report);
     // Writes what is queued: what comes now is the last line.
     drop(logs);
-    let answered = match report.answered() {
+    exit_status(looked, report.answered(), args.output)
+}
+
+/// What the shell learns; what was not told yet is told to the person.
+fn exit_status(looked: io::Result<Result<Outcome, Halt>>, answered: bool, output: Output) -> u8 {
+    let answered = match answered {
         true => DONE,
         false => FAILED,
     };
@@ -155,7 +160,7 @@ pub(crate) fn run(args: &PingArgs, level: LogLevel, format: LogFormat) -> u8 {
         Ok(Ok(Outcome::Over)) => answered,
         Ok(Ok(Outcome::NotConnected(why))) => {
             // In JSON it is in the record.
-            if args.output == Output::Text {
+            if output == Output::Text {
                 complain_of("ping", &why);
             }
             FAILED

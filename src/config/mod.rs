@@ -198,10 +198,12 @@ impl Target {
     /// What must not be shown when the peer repeats it; header values are read as they are now.
     pub(crate) fn secrets(&self) -> Vec<String> {
         let mut secrets = secret::Secrets::new();
+        let variable = |name: &str| std::env::var_os(name);
         for (_, source) in &self.connection.headers {
-            // A value that cannot be read was not sent.
-            if let Ok(value) = source.text() {
-                secrets.header(value.expose());
+            // A value that cannot be read was not sent. One that is not UTF-8 was: it is looked for
+            // as what a peer repeats is read.
+            if let Ok(value) = source.value(&variable) {
+                secrets.header(&String::from_utf8_lossy(value.as_bytes()));
             }
         }
         let connection = &*self.connection;

@@ -533,6 +533,41 @@ mod tests {
     }
 
     #[test]
+    fn credentials_that_a_socks_proxy_wants_or_refuses_are_not_tried_again_soon() {
+        use tokio_socks::Error as E;
+        for (error, has_credentials, words, advice) in [
+            (
+                E::NoAcceptableAuthMethods,
+                false,
+                "it wants a user and a password",
+                Advice::Refused,
+            ),
+            (
+                E::NoAcceptableAuthMethods,
+                true,
+                "it takes no user and password",
+                Advice::Backoff,
+            ),
+            (
+                E::PasswordAuthFailure(1),
+                true,
+                "it does not accept the user and password",
+                Advice::Refused,
+            ),
+            (
+                E::InvalidResponseVersion,
+                false,
+                "is it an HTTP proxy?",
+                Advice::Backoff,
+            ),
+        ] {
+            let (said, advised) = socks_words(&error, has_credentials);
+            assert!(said.contains(words), "{said}");
+            assert_eq!(advised, advice, "{said}");
+        }
+    }
+
+    #[test]
     fn a_password_that_cannot_be_read_is_named_by_its_reference() {
         let server = ProxyServer {
             kind: ProxyKind::Http,

@@ -233,6 +233,8 @@ mod tests {
         assert_eq!(of(alert), expected);
         let damaged = of(rustls::Error::DecryptError);
         assert!(matches!(damaged, Ending::Tls { by_peer: false, .. }));
+        let unacknowledged = ending(Error::Io(ErrorKind::TimedOut.into()));
+        assert_eq!(unacknowledged, Ending::TimedOut);
         // A stream cut without a close_notify.
         let cut = ending(Error::Io(ErrorKind::UnexpectedEof.into()));
         assert_eq!(cut, Ending::Fin);

@@ -10,6 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::drive::Interrupts;
+use super::run as run_command;
 use super::*;
 use crate::signal::Signal;
 use crate::transport::tls::testing::{self, Ca, Order, Speaks};
@@ -319,6 +320,23 @@ async fn a_late_answer_is_shown_late_and_counts() {
         (&summary["late"], &summary["loss"]),
         (&1.into(), &0.0.into())
     );
+    peer.done().await;
+}
+
+#[tokio::test]
+async fn an_answer_that_is_late_and_the_only_one_is_an_answer() {
+    let peer = Peer::new(|mut wire| async move {
+        let first = wire.read_ping().await;
+        // Which leaves when the first has long been given up.
+        wire.read_ping().await;
+        wire.write(PONG, &first).await;
+        wire.ignore().await;
+    })
+    .await;
+    let flags = ["-c2", "-i300ms", "-w100ms", "--close-timeout=100ms"];
+    let told = told(&[&flags[..], &[&peer.url()]].concat()).await;
+    assert!(told.answered, "{}", told.text());
+    assert!(told.text().contains(" (late)"), "{}", told.text());
     peer.done().await;
 }
 
@@ -796,6 +814,28 @@ async fn a_reader_that_goes_away_ends_it_quietly() {
         other => panic!("{other:?}"),
     }
     peer.done().await;
+}
+
+#[test]
+fn the_exit_status_tells_whether_any_ping_was_answered() {
+    let status = |looked, answered| exit_status(looked, answered, Output::Json);
+    let not_written = |kind: io::ErrorKind| Ok(Err(Halt::Output(kind.into())));
+    assert_eq!(status(Ok(Ok(Outcome::Over)), true), 0);
+    assert_eq!(status(Ok(Ok(Outcome::Over)), false), 1);
+    let not_connected = Outcome::NotConnected("refused".to_owned());
+    assert_eq!(status(Ok(Ok(not_connected)), false), 1);
+    for (signal, expected) in [(Signal::Interrupt, 130), (Signal::Terminate, 143)] {
+        for answered in [true, false] {
+            assert_eq!(status(Ok(Err(Halt::Forced(signal))), answered), expected);
+        }
+    }
+    // Whoever closed the pipe has seen enough; a full disk has not.
+    assert_eq!(status(not_written(io::ErrorKind::BrokenPipe), true), 0);
+    assert_eq!(status(not_written(io::ErrorKind::BrokenPipe), false), 1);
+    assert_eq!(status(not_written(io::ErrorKind::StorageFull), true), 1);
+    assert_eq!(status(Err(io::Error::other("no runtime")), true), 1);
+    let wrong = args(&["example.com"]).unwrap();
+    assert_eq!(run_command(&wrong, LogLevel::Info, LogFormat::Text), 2);
 }
 
 #[test]

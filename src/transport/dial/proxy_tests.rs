@@ -158,6 +158,13 @@ async fn a_proxy_that_refuses_is_quoted() {
             "its rules forbid this destination or its port; it says: port 80 no",
             Some(403),
         ),
+        // Pages are for browsers.
+        (
+            "HTTP/1.1 404 Not Found\r\nContent-Length: 15\r\n\r\n<html>no</html>",
+            None,
+            "; is it a proxy, and is the port right?",
+            Some(404),
+        ),
         (
             "HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n",
             None,
@@ -199,7 +206,9 @@ async fn a_proxy_that_refuses_is_quoted() {
         };
         assert_eq!(error.advice, advice, "{}", error.message);
         assert!(error.message.contains(words), "{}", error.message);
-        assert!(!error.message.contains("s3cret"), "{}", error.message);
+        for hidden in ["s3cret", "<html>"] {
+            assert!(!error.message.contains(hidden), "{}", error.message);
+        }
     }
 }
 

@@ -515,6 +515,19 @@ async fn a_peer_that_wants_tls_is_recognised() {
     }
 }
 
+#[tokio::test]
+async fn a_head_without_end_is_given_up() {
+    let endless = format!(
+        "HTTP/1.1 101 Yes\r\nX-Long: {}\r\n\r\n",
+        "x".repeat(300_000)
+    );
+    let peer = Peer::on("127.0.0.1:0", &[&endless]).await;
+    let error = failure(&target(&format!("ws://127.0.0.1:{}/", peer.port), |_| {})).await;
+    assert_eq!(error.phase, Phase::Upgrade);
+    let words = "the answer's head is larger than 64 KiB";
+    assert_eq!(error.message, words);
+}
+
 #[test]
 fn a_zone_is_the_addresss_own() {
     let zoned = with_zone("fe80::1".parse().unwrap(), Some("7"), 80).unwrap();
