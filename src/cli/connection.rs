@@ -145,5 +145,44 @@ fn set_credentials(
     Ok(())
 }
 
+/// Words about a connection as people write flags: its keys by the names of theirs.
+pub(super) fn in_flags(words: &str) -> String {
+    /// Longer ones first: some hold others.
+    const NAMES: [(&str, &str); 24] = [
+        ("set tls.cert and tls.key", "set --cert and --key"),
+        ("proxy_tls.insecure_skip_verify", "--proxy-insecure"),
+        ("proxy_tls.cert", "--proxy-cert"),
+        ("proxy_tls.key", "--proxy-key"),
+        ("proxy_tls.ca", "--proxy-cacert"),
+        ("tls.insecure_skip_verify", "--insecure"),
+        ("tls.server_name", "--tls-server-name"),
+        ("tls.min_version", "--tls-min-version"),
+        ("tls.max_version", "--tls-max-version"),
+        ("tls.ca_only", "--ca-only"),
+        ("tls.cert", "--cert"),
+        ("tls.key", "--key"),
+        ("tls.ca", "--cacert"),
+        ("set max_redirects", "follow it by --location"),
+        ("(max_redirects)", "(--max-redirects)"),
+        ("require_subprotocol", "--require-subprotocol"),
+        ("give them in `proxy`", "give them by --proxy-user"),
+        (
+            "user and password in `proxy`",
+            "user and password of --proxy-user",
+        ),
+        ("connect_timeout", "--connect-timeout"),
+        ("upgrade_timeout", "--upgrade-timeout"),
+        ("proxy_timeout", "--proxy-timeout"),
+        ("dns_timeout", "--dns-timeout"),
+        ("tcp_timeout", "--tcp-timeout"),
+        ("tls_timeout", "--tls-timeout"),
+    ];
+    let mut words = words.to_owned();
+    for (key, flag) in NAMES {
+        words = words.replace(key, flag);
+    }
+    words
+}
+
 #[cfg(test)]
 mod tests;

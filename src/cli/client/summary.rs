@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tracing::subscriber::{NoSubscriber, with_default};
 
+use crate::cli::connection::in_flags;
 use crate::cli::{DONE, FAILED, complain_of};
 use crate::client::hold::Observer;
 use crate::proto::close::Cause;
@@ -69,7 +70,7 @@ impl Observer for Teller<'_> {
             Event::DialFailed(failure) => {
                 self.summary.last = Some(Last::NotConnected {
                     phase: failure.phase,
-                    message: failure.message,
+                    message: in_flags(&failure.message).into(),
                 });
             }
             _ => {}

@@ -449,3 +449,27 @@ fn what_the_configuration_does_not_like_is_told_by_flag() {
         assert!(!wrong.contains("hunter2"), "{arguments:?}: {wrong}");
     }
 }
+
+#[test]
+fn what_a_dial_says_of_keys_is_said_of_flags() {
+    for (words, flags) in [
+        ("or set tls.ca", "or set --cacert"),
+        ("set tls.cert and tls.key", "set --cert and --key"),
+        ("set proxy_tls.ca", "set --proxy-cacert"),
+        (
+            "lower tls.min_version, or upgrade",
+            "lower --tls-min-version, or upgrade",
+        ),
+        ("within 5s (tls_timeout)", "within 5s (--tls-timeout)"),
+        (
+            "in the url, or set max_redirects",
+            "in the url, or follow it by --location",
+        ),
+        (
+            "a user and a password: give them in `proxy`",
+            "a user and a password: give them by --proxy-user",
+        ),
+    ] {
+        assert_eq!(in_flags(words), flags);
+    }
+}

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, sleep_until, timeout_at};
 
 use super::report::{Ended, Report};
+use crate::cli::connection::in_flags;
 use crate::config::Target;
 use crate::proto::close::{Asked, CloseFrame, Ending};
 use crate::proto::event::Message;
@@ -83,7 +84,8 @@ pub(super) async fn ping<W: Write>(
             let via = error
                 .peer
                 .map_or(String::new(), |peer| format!(" (via {peer})"));
-            let words = format!("not connected: {}: {}{via}", error.phase, error.message);
+            let why = in_flags(&error.message);
+            let words = format!("not connected: {}: {why}{via}", error.phase);
             return Ok(Outcome::NotConnected(words));
         }
     };

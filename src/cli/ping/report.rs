@@ -8,6 +8,7 @@ use super::handshake;
 use super::records::{self, HeartbeatResult, Record, rfc3339};
 use super::statistics::RoundTrips;
 use super::{Output, PingArgs};
+use crate::cli::connection::in_flags;
 use crate::config::{Target, mask};
 use crate::proto::close::{CloseFrame, Verdict};
 use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
@@ -144,7 +145,7 @@ impl<W: Write> Report<W> {
         record.handshake = self.verbose.then(|| trace.into());
         record.error = Some(records::DialFailed {
             phase: error.phase.as_str().to_owned(),
-            message: error.message.clone(),
+            message: in_flags(&error.message),
             status: error.status,
         });
         self.record(&Record::Connect(Box::new(record)))?;
