@@ -148,11 +148,14 @@ fn set_credentials(
 /// Words about a connection as people write flags: its keys by the names of theirs.
 pub(super) fn in_flags(words: &str) -> String {
     /// Longer ones first: some hold others.
-    const NAMES: [(&str, &str); 24] = [
+    const NAMES: [(&str, &str); 27] = [
         ("set tls.cert and tls.key", "set --cert and --key"),
         ("proxy_tls.insecure_skip_verify", "--proxy-insecure"),
         ("proxy_tls.cert", "--proxy-cert"),
         ("proxy_tls.key", "--proxy-key"),
+        ("proxy_tls.server_name", "--proxy-tls-server-name"),
+        ("proxy_tls.min_version", "--proxy-tls-min-version"),
+        ("proxy_tls.max_version", "--proxy-tls-max-version"),
         ("proxy_tls.ca", "--proxy-cacert"),
         ("tls.insecure_skip_verify", "--insecure"),
         ("tls.server_name", "--tls-server-name"),

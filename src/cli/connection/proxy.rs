@@ -34,6 +34,21 @@ pub(super) struct ProxyArgs {
     #[arg(long, value_name = "BOOL", num_args = 0..=1, require_equals = true,
           default_missing_value = "true")]
     proxy_insecure: Option<bool>,
+    /// Trust --proxy-cacert alone for an HTTPS proxy
+    #[arg(long, requires = "proxy_cacert")]
+    proxy_ca_only: bool,
+    /// The name an HTTPS proxy's certificate must have, and that is sent to it, instead of its host
+    #[arg(long, value_name = "NAME")]
+    proxy_tls_server_name: Option<String>,
+    /// The lowest version of TLS spoken to an HTTPS proxy [default: 1.2]
+    #[arg(long, value_name = "VERSION", value_parser = ["1.2", "1.3"])]
+    proxy_tls_min_version: Option<String>,
+    /// The highest version of TLS spoken to an HTTPS proxy [default: 1.3]
+    #[arg(long, value_name = "VERSION", value_parser = ["1.2", "1.3"])]
+    proxy_tls_max_version: Option<String>,
+    /// Do not resume TLS sessions with an HTTPS proxy
+    #[arg(long)]
+    proxy_no_sessionid: bool,
 }
 
 impl ProxyArgs {
@@ -51,15 +66,33 @@ impl ProxyArgs {
                 }
             }
         }
-        let files = [
+        let (min, max) = (&self.proxy_tls_min_version, &self.proxy_tls_max_version);
+        let texts = [
             ("--proxy-cacert", "ca", &self.proxy_cacert),
             ("--proxy-cert", "cert", &self.proxy_cert),
             ("--proxy-key", "key", &self.proxy_key),
+            (
+                "--proxy-tls-server-name",
+                "server_name",
+                &self.proxy_tls_server_name,
+            ),
+            ("--proxy-tls-min-version", "min_version", min),
+            ("--proxy-tls-max-version", "max_version", max),
         ];
-        for (flag, key, path) in files {
-            if let Some(path) = path {
-                target.set(flag, &["proxy_tls", key], path.as_str());
+        for (flag, key, text) in texts {
+            if let Some(text) = text {
+                target.set(flag, &["proxy_tls", key], text.as_str());
             }
+        }
+        if self.proxy_ca_only {
+            target.set("--proxy-ca-only", &["proxy_tls", "ca_only"], true);
+        }
+        if self.proxy_no_sessionid {
+            target.set(
+                "--proxy-no-sessionid",
+                &["proxy_tls", "session_tickets"],
+                false,
+            );
         }
         if let Some(insecure) = self.proxy_insecure {
             let key = ["proxy_tls", "insecure_skip_verify"];

@@ -148,6 +148,30 @@ fn every_flag_stands_for_a_key() {
             &["--proxy-insecure"],
             &["proxy_tls.insecure_skip_verify = true"],
         ),
+        (
+            &[
+                "--proxy-cacert=/ca",
+                "--proxy-ca-only",
+                "--proxy-no-sessionid",
+            ],
+            &[
+                "proxy_tls.ca = /ca",
+                "proxy_tls.ca_only = true",
+                "proxy_tls.session_tickets = false",
+            ],
+        ),
+        (
+            &[
+                "--proxy-tls-server-name=p.example.com",
+                "--proxy-tls-min-version=1.3",
+                "--proxy-tls-max-version=1.3",
+            ],
+            &[
+                "proxy_tls.server_name = p.example.com",
+                "proxy_tls.min_version = 1.3",
+                "proxy_tls.max_version = 1.3",
+            ],
+        ),
         (&["--unix-socket", "/s"], &["resolve = [unix:/s]"]),
         (&["--ipv4"], &["ip_family = v4"]),
         (&["--ipv6"], &["ip_family = v6"]),
@@ -377,6 +401,18 @@ fn the_configuration_knows_every_key_and_takes_every_value() {
             &cert,
             "--proxy-key",
             &key,
+        ],
+        &[
+            "--proxy=https://p",
+            "--proxy-cacert",
+            &cert,
+            "--proxy-ca-only",
+            "--proxy-no-sessionid",
+        ],
+        &[
+            "--proxy=https://p",
+            "--proxy-tls-server-name=p.example.com",
+            "--proxy-tls-min-version=1.3",
         ],
         &["--resolve=edge.example.com:443:10.0.0.7,[fe80::1%lo]"],
         &["--unix-socket=/tmp/x.sock"],
