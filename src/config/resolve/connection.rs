@@ -167,6 +167,19 @@ impl Resolver<'_, '_> {
                 self.mistake_at(level, &key, &format!("{wrong}; change one of them"));
             }
         }
+        let direct = !matches!(
+            pick!(chain, proxy),
+            Picked::Set(_, ProxySetting::Environment | ProxySetting::Via(..))
+        );
+        if direct
+            && resolve.is_empty()
+            && let Picked::Set(level, _) = pick!(chain, ip_family)
+            && let Ok(ip) = url.place.host.parse()
+            && let Some(family) = other_family(family, ip)
+        {
+            let message = format!("{family} has no part in {ip} of the url; change one of them");
+            self.mistake_at(level, &["ip_family".into()], &message);
+        }
         let keepalive = Keepalive {
             idle: pick!(chain, tcp_keepalive_idle).get().map(|t| t.0),
             interval: pick!(chain, tcp_keepalive_interval).get().map(|t| t.0),
