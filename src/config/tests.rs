@@ -334,7 +334,8 @@ fn equal_parts_of_targets_are_shared_and_many_load_fast() {
     let config = files.load().unwrap().config;
     let took = begun.elapsed();
     assert_eq!(config.targets.len(), COUNT);
-    assert!(took < Duration::from_secs(10), "took {took:?}");
+    // About 2 s unoptimized on an idle machine, five times that beside other tests.
+    assert!(took < Duration::from_secs(40), "took {took:?}");
     let (first, last) = (&config.targets[0], &config.targets[COUNT - 1]);
     assert!(Arc::ptr_eq(&first.policy, &last.policy));
     assert!(Arc::ptr_eq(&first.connection, &last.connection));

@@ -329,5 +329,7 @@ async fn a_target_that_fans_out_is_held_at_each_of_its_addresses_over_reloads() 
     let changes = bench.engine.decide(Ok(Ok(loaded))).unwrap();
     assert_eq!((changes.kept, changes.added.len()), (4, 0));
     assert_eq!(held(&bench), [0, 1]);
-    assert_eq!(bench.engine.drain().await, 4);
+    // The connection of the name itself, which was removed, may be closing yet.
+    let drained = bench.engine.drain().await;
+    assert!((4..=5).contains(&drained), "{drained}");
 }

@@ -524,7 +524,7 @@ async fn a_peer_that_neither_closes_nor_reads_is_left_at_our_own_limits() {
     })
     .await;
     // More than both ends' sockets take.
-    let much = format!("--on-open={}", "x".repeat(16 << 20));
+    let much = format!("--on-open={}", "x".repeat(4 << 20));
     let told = self::told(&["-c1", "--write-timeout=100ms", &much, &peer.url()]).await;
     assert!(told.text().contains("ended by us: "), "{}", told.text());
     assert!(!told.answered);
