@@ -507,6 +507,20 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_is_none_is_not_taken_for_the_usual_one() {
+        let of = |proxy: &str| {
+            matched(
+                &Matcher::builder().all(proxy).build(),
+                &place("ws://a.example.com/"),
+            )
+        };
+        assert_eq!(of("http://[::1]").unwrap().unwrap().port, 80);
+        assert_eq!(of("http://[::1]:8080").unwrap().unwrap().port, 8080);
+        let error = of("http://127.0.0.1:99999").err().unwrap();
+        assert!(error.contains("a port above 65535"), "{error}");
+    }
+
+    #[test]
     fn a_variable_that_is_no_proxy_is_named_and_not_passed_over() {
         let variable = |set: &'static [(&str, &str)]| {
             move |name: &str| {
