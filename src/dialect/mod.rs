@@ -41,7 +41,7 @@ pub(crate) enum Step {
 }
 
 /// When a beat is made, for what it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamp {
     /// Number of the beat on this connection, from 1.
     pub(crate) seq: u32,
