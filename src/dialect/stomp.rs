@@ -199,6 +199,7 @@ impl Speak for Stomp {
             match meant {
                 Ok(meant) => steps.extend(meant),
                 Err(refusal) => {
+                    // Nothing that follows is read.
                     steps.push(Step::Refused(refusal));
                     self.is_over = true;
                     self.frames = Frames::default();

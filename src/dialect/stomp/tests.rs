@@ -124,7 +124,7 @@ fn an_error_is_told_in_the_brokers_words() {
     let mut stomp = made(&[]);
     let error = "ERROR\nmessage:Bad CONNECT\ncontent-type:text/plain\nversion:1.0,1.1,1.2\ncontent-length:32\n\nAccess refused for user 'guest'\n\0\n";
     let steps = read(&mut stomp, error);
-    let expected = "ERROR: Bad CONNECT (Access refused for user \\'guest\\')";
+    let expected = "ERROR: Bad CONNECT (Access refused for user 'guest')";
     assert_eq!(words(&steps), (expected, Advice::Refused));
     for (error, expected) in [
         ("ERROR\nmessage:a\\cb\\x1b\n\n\0", "ERROR: a\\\\cb\\\\x1b"),
