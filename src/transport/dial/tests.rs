@@ -34,6 +34,11 @@ pub(in crate::transport) fn target(
     }
 }
 
+/// Dials from the beginning.
+pub(super) async fn dial(target: &Target) -> Result<Dialed, DialError> {
+    super::dial(target, None).await
+}
+
 pub(super) fn literal(text: &str) -> SecretSource {
     SecretSource::Literal(Secret::new(text.into()))
 }
