@@ -465,4 +465,6 @@ fn session_policy(target: &Target) -> SessionPolicy {
 }
 
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 mod tests;

@@ -722,4 +722,6 @@ mod redirect_tests;
 #[cfg(test)]
 mod secure_tests;
 #[cfg(test)]
+mod stream_tests;
+#[cfg(test)]
 pub(super) mod tests;

@@ -249,7 +249,7 @@ impl SseLink {
             io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if !is_tls(cause) => {
                 Ending::Protocol {
                     code: 1002,
-                    error: cause.to_string(),
+                    error: format!("chunked encoding: {}", cause.to_string().to_lowercase()),
                 }
             }
             _ => match io_ending(cause) {
@@ -277,3 +277,6 @@ fn cause(error: &hyper::Error) -> Option<&io::Error> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests;
