@@ -17,6 +17,7 @@ pub(crate) mod mqtt;
 pub(crate) mod pattern;
 pub(crate) mod phoenix;
 pub(crate) mod signalr;
+pub(crate) mod sse;
 pub(crate) mod stomp;
 
 use std::time::Duration;
