@@ -33,6 +33,9 @@ pub(crate) enum Step {
     Message(Message),
     /// It is a beat that the peer began.
     Beat,
+    /// It is as good as a beat, of a protocol whose peers beat only while they have nothing else
+    /// to say: STOMP, SignalR.
+    Life,
     /// It answers a beat of ours: the one of this number, if it tells.
     Answer(Option<u32>),
     /// This has to be sent: the next word of the hello, or the answer to a beat.
@@ -61,7 +64,8 @@ pub(crate) struct Timing {
 
 /// One application protocol on one connection.
 ///
-/// In a dialect only its own beats and answers are life.
+/// In a dialect only its own beats and answers are life, and what the protocol says takes the place
+/// of a beat.
 trait Speak {
     /// What is sent first of all, after the upgrade.
     fn open(&mut self, wishes: &Wishes) -> Vec<Message> {
