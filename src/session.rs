@@ -502,6 +502,7 @@ impl Session {
                     }
                     host.observe(Event::HeartbeatReceived);
                 }
+                Step::Life => more.heard(now, host),
                 Step::Answer(seq) => {
                     let (rtt, mismatch) = match self.heartbeat.handle_answer(seq, now) {
                         Pong::Answer { rtt, mismatch } => (rtt, mismatch),

@@ -7,6 +7,8 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub(crate) mod actioncable;
+#[cfg(test)]
+mod chatter;
 pub(crate) mod engineio;
 pub(crate) mod expect;
 pub(crate) mod graphql_transport_ws;
@@ -18,6 +20,7 @@ pub(crate) mod pattern;
 pub(crate) mod phoenix;
 pub(crate) mod signalr;
 pub(crate) mod stomp;
+mod unanswered;
 
 use std::time::Duration;
 
@@ -32,6 +35,9 @@ pub(crate) enum Step {
     Message(Message),
     /// It is a beat that the peer began.
     Beat,
+    /// It is none, but stands for one: in this protocol a peer that has something else to say need
+    /// not beat.
+    Life,
     /// It answers a beat of ours: the one of this number, if it tells.
     Answer(Option<u32>),
     /// This has to be sent: the next word of the hello, or the answer to a beat.
@@ -41,7 +47,7 @@ pub(crate) enum Step {
 }
 
 /// When a beat is made, for what it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamp {
     /// Number of the beat on this connection, from 1.
     pub(crate) seq: u32,
