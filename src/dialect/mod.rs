@@ -7,6 +7,8 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub(crate) mod actioncable;
+#[cfg(test)]
+mod chatter;
 pub(crate) mod engineio;
 pub(crate) mod expect;
 pub(crate) mod graphql_transport_ws;
@@ -17,7 +19,9 @@ pub(crate) mod mqtt;
 pub(crate) mod pattern;
 pub(crate) mod phoenix;
 pub(crate) mod signalr;
+pub(crate) mod sse;
 pub(crate) mod stomp;
+mod unanswered;
 
 use std::time::Duration;
 
@@ -44,7 +48,7 @@ pub(crate) enum Step {
 }
 
 /// When a beat is made, for what it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamp {
     /// Number of the beat on this connection, from 1.
     pub(crate) seq: u32,
