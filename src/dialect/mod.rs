@@ -20,6 +20,7 @@ pub(crate) mod mqtt;
 pub(crate) mod pattern;
 pub(crate) mod phoenix;
 pub(crate) mod signalr;
+pub(crate) mod sse;
 pub(crate) mod stomp;
 mod unanswered;
 
@@ -36,8 +37,8 @@ pub(crate) enum Step {
     Message(Message),
     /// It is a beat that the peer began.
     Beat,
-    /// It is none, but stands for one: in this protocol a peer that has something else to say need
-    /// not beat.
+    /// It is as good as a beat, of a protocol whose peers beat only while they have nothing else
+    /// to say: STOMP, SignalR.
     Life,
     /// It answers a beat of ours: the one of this number, if it tells.
     Answer(Option<u32>),
@@ -67,7 +68,8 @@ pub(crate) struct Timing {
 
 /// One application protocol on one connection.
 ///
-/// In a dialect only its own beats and answers are life.
+/// In a dialect only its own beats and answers are life, and what the protocol says takes the place
+/// of a beat.
 trait Speak {
     /// What is sent first of all, after the upgrade.
     fn open(&mut self, wishes: &Wishes) -> Vec<Message> {
