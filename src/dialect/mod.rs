@@ -12,6 +12,7 @@ mod chatter;
 pub(crate) mod engineio;
 pub(crate) mod expect;
 pub(crate) mod graphql_transport_ws;
+mod json;
 pub(crate) mod json_rpc;
 pub(crate) mod listener;
 pub(crate) mod message;
