@@ -69,6 +69,7 @@ async fn serve(files: &Files, change: impl FnOnce(&mut Server)) -> Served {
         handshake_timeout: secs(5),
         close_timeout: secs(5),
         tls: Some(files.tls.clone()),
+        faults: crate::config::FaultSwitches::Off,
     };
     change(&mut config);
     let listener = TcpListener::bind(config.listen).await.unwrap();
