@@ -93,7 +93,7 @@ pub(crate) struct ServerArgs {
     /// Serve faults, to test alerts with: those a client asks for by query (/ws?no_pongs_after=2), or these for all
     #[arg(long, value_name = "SWITCHES", num_args = 0..=1, default_value = "false", hide_default_value = true,
           default_missing_value = "true", value_parser = FaultSwitches::parse, long_help = faults_help())]
-    faults: FaultSwitches,
+    pub(super) faults: FaultSwitches,
 }
 
 fn faults_help() -> String {

@@ -353,6 +353,24 @@ impl Faults {
         misplaced.map(|switch| switch.name)
     }
 
+    /// Without what means nothing at `endpoint`.
+    pub(crate) fn only(mut self, endpoint: Endpoint) -> Self {
+        match endpoint {
+            Endpoint::WebSocket => {
+                self.silent = false;
+                self.buffer = None;
+            }
+            Endpoint::Events => {
+                self.no_pongs_after = None;
+                self.wrong_payload = false;
+                self.pong_delay = None;
+                let close = |timed: &Timed| matches!(timed.what, What::Close(_));
+                self.timed = self.timed.filter(|timed| !close(timed));
+            }
+        }
+        self
+    }
+
     /// The switches that are set, and their values.
     fn pairs(&self) -> Vec<(&'static str, String)> {
         let mut pairs: Vec<(&'static str, Option<String>)> = Vec::new();

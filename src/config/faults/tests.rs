@@ -256,7 +256,16 @@ proptest! {
     #[test]
     fn what_is_read_is_written_as_what_reads_the_same(query in plausible()) {
         match parse(&query) {
-            Ok(faults) => prop_assert_eq!(parse(&faults.to_string()), Ok(faults)),
+            Ok(faults) => {
+                let again = parse(&faults.to_string());
+                prop_assert_eq!(again.as_ref(), Ok(&faults));
+                for endpoint in [Endpoint::WebSocket, Endpoint::Events] {
+                    prop_assert_eq!(faults.clone().only(endpoint).misplaced(endpoint), None);
+                    if faults.misplaced(endpoint).is_none() {
+                        prop_assert_eq!(&faults.clone().only(endpoint), &faults);
+                    }
+                }
+            }
             Err(error) => {
                 prop_assert!(!error.contains('\n'));
                 prop_assert!(error.len() < 400, "{}", error);
