@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{self, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message as WsMessage, error::ProtocolError};
 
 use super::io::Io;
+use super::link::Incoming;
 use super::tcp::os_words;
 use super::tcp_info::tcp_info;
 use super::tls;
@@ -23,17 +24,6 @@ use crate::proto::event::{Message, TcpInfo};
 /// Allocated at once and zero-filled at each read, so it is sized for what idle connections carry,
 /// pongs. Larger frames get room of their own; system calls are saved below, by `Io`.
 const READ_BUFFER: usize = 64;
-
-/// What came in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Incoming {
-    /// The pong is queued; it leaves with the next `recv`.
-    Ping,
-    Pong(Bytes),
-    Message(Message),
-    /// The reply is queued; `recv` sends it and then waits for the end of the stream.
-    Close(CloseFrame),
-}
 
 /// One WebSocket connection after its upgrade.
 #[derive(Debug)]
@@ -189,13 +179,7 @@ fn ending(error: Error) -> Ending {
         Error::Protocol(error) => protocol_ending(1002, error),
         Error::Utf8(error) => protocol_ending(1007, format!("text that is not UTF-8: {error}")),
         Error::Capacity(error) => Ending::TooBig(error.to_string()),
-        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(error) => Ending::Tls {
-                by_peer: tls::is_alert(error),
-                error: tls::of_error(error),
-            },
-            None => io_ending(&error),
-        },
+        Error::Io(error) => io_ending(&error),
         // A write buffer without limit is never full, and the rest belong to handshakes.
         Error::WriteBufferFull(_)
         | Error::Url(_)
@@ -206,7 +190,14 @@ fn ending(error: Error) -> Ending {
     }
 }
 
-fn io_ending(error: &io::Error) -> Ending {
+/// What an error of the stream below says about how the connection ended.
+pub(super) fn io_ending(error: &io::Error) -> Ending {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return Ending::Tls {
+            by_peer: tls::is_alert(error),
+            error: tls::of_error(error),
+        };
+    }
     match error.kind() {
         ErrorKind::UnexpectedEof => Ending::Fin,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
