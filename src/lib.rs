@@ -10,6 +10,7 @@ pub mod cli;
 mod client;
 mod config;
 mod control;
+mod dialect;
 mod error;
 mod memory;
 mod os;

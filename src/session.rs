@@ -1,7 +1,9 @@
-//! THE driver: one connection = a link, a heartbeat, and a host that is told and asks.
+//! THE driver: one connection = a link, a dialect, a heartbeat, and a host that is told and asks.
 //!
 //! The loop's `select!` only receives; everything is sent outside it, under a write timeout, and
 //! hears the host's request to end.
+
+pub(crate) mod hello;
 
 use std::future::{Future, poll_fn};
 use std::net::SocketAddr;
@@ -9,16 +11,19 @@ use std::num::NonZeroU64;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use crate::proto::close::{Asked, CloseFrame, Ending, Verdict};
+use crate::dialect::{Dialect, Stamp, Step};
+use crate::proto::close::{Asked, BeatNames, CloseFrame, Ending, Verdict};
 use crate::proto::event::{End, Event, Facts, Message};
-use crate::proto::heartbeat::{Action, Heartbeat, HeartbeatPolicy, Pong};
-use crate::transport::ws::{Incoming, WsLink};
+use crate::proto::heartbeat::{Action, Heartbeat, HeartbeatPolicy, Pong, Wishes};
+use crate::proto::silence::{Silence, Silent, Staleness};
+use crate::transport::link::{Incoming, Link};
+use crate::transport::sse::Resume;
 
 /// After both Close frames the peer ends TCP (RFC 6455 section 7.1.1); one that does not is left
 /// after this long.
@@ -61,7 +66,12 @@ pub(crate) enum Request {
 /// What a session needs to know beside its link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SessionPolicy {
+    /// Of a connection without a dialect.
     pub(crate) heartbeat: HeartbeatPolicy,
+    /// Of one with a dialect.
+    pub(crate) wishes: Wishes,
+    /// After how long without an application message the connection is stale.
+    pub(crate) staleness: Option<Duration>,
     pub(crate) write_timeout: Duration,
     pub(crate) close_timeout: Duration,
     /// How the Close frame to a silent peer reads; the client's and the server's differ.
@@ -77,21 +87,131 @@ pub(crate) enum SilentClose {
     Silent,
 }
 
+/// How a connection speaks, once its hello is done.
+#[derive(Default)]
+pub(crate) struct Speech {
+    /// `None` where RFC 6455's pings are the heartbeat, or there is none.
+    pub(crate) dialect: Option<Box<Dialect>>,
+    /// What came in during the hello that was not part of it.
+    pub(crate) early: Vec<Step>,
+    /// Sent first of all.
+    pub(crate) on_open: Vec<Message>,
+}
+
 /// A connection that is up, as the session takes it over.
 pub(crate) struct Session {
-    link: WsLink,
+    link: Link,
     peer: Option<SocketAddr>,
     facts: Option<Arc<Facts>>,
     heartbeat: Heartbeat,
     write_timeout: Duration,
     close_timeout: Duration,
     silent: SilentClose,
-    /// What is still to be sent first. Thin, for most have nothing.
-    #[expect(clippy::box_collection, reason = "half as large where there is none")]
-    on_open: Option<Box<Vec<Message>>>,
+    /// What most have none of.
+    more: Option<Box<More>>,
     since: Instant,
     last_in: Moment,
     last_out: Moment,
+}
+
+/// What only connections with a dialect, a staleness or something to send first have.
+struct More {
+    speech: Speech,
+    silence: Option<Silence>,
+    staleness: Option<Staleness>,
+    has_events: bool,
+}
+
+impl More {
+    fn new(speech: Speech, policy: &SessionPolicy, now: Instant) -> Option<Box<Self>> {
+        let Speech {
+            dialect, on_open, ..
+        } = &speech;
+        if dialect.is_none() && on_open.is_empty() && policy.staleness.is_none() {
+            return None;
+        }
+        let timing = dialect.as_ref().map(|d| d.timing(&policy.wishes));
+        let max_silence = timing.and_then(|timing| timing.max_silence);
+        Some(Box::new(Self {
+            speech,
+            silence: max_silence.map(|limit| Silence::new(limit, now)),
+            staleness: policy.staleness.map(|limit| Staleness::new(limit, now)),
+            has_events: false,
+        }))
+    }
+
+    /// Whether nothing is left that it is for.
+    fn is_over(&self) -> bool {
+        self.speech.dialect.is_none() && self.staleness.is_none()
+    }
+
+    /// When [`Self::poll`] has something to say.
+    fn deadline(&self) -> Option<Instant> {
+        let silence = self.silence.as_ref().map(Silence::deadline);
+        let staleness = self.staleness.as_ref().and_then(Staleness::deadline);
+        silence.into_iter().chain(staleness).min()
+    }
+
+    /// What is due at `now`: `Err` ends the connection.
+    fn poll(&mut self, now: Instant, host: &mut impl Host) -> Result<(), Ending> {
+        if let Some(quiet) = self.staleness.as_mut().and_then(|s| s.poll(now)) {
+            host.observe(Event::Stale { quiet });
+        }
+        match self.silence.as_mut().and_then(|silence| silence.poll(now)) {
+            Some(Silent::GiveUp(limit)) => return Err(Ending::Silence(limit)),
+            Some(Silent::Stalled { late }) => host.observe(Event::Stalled { late }),
+            None => {}
+        }
+        Ok(())
+    }
+
+    /// Something came in that is life where the peer begins the beats.
+    fn heard(&mut self, now: Instant, host: &mut impl Host) {
+        if let Some(silence) = &mut self.silence {
+            let gap = silence.heard(now);
+            host.observe(Event::Arrived { gap });
+        }
+    }
+
+    /// A message of the application's came in.
+    fn message(&mut self, now: Instant, host: &mut impl Host) {
+        if let Some(quiet) = self.staleness.as_mut().and_then(|s| s.heard(now)) {
+            host.observe(Event::Fresh { quiet });
+        }
+    }
+
+    fn retune(&mut self, policy: &SessionPolicy, now: Instant, host: &mut impl Host) {
+        let timing = self.speech.dialect.as_ref();
+        let timing = timing.map(|dialect| dialect.timing(&policy.wishes));
+        if let (Some(limit), Some(silence)) = (
+            timing.and_then(|timing| timing.max_silence),
+            &mut self.silence,
+        ) {
+            silence.retune(limit);
+        }
+        match (policy.staleness, &mut self.staleness) {
+            (Some(limit), Some(staleness)) => {
+                if let Some(quiet) = staleness.retune(limit, now) {
+                    host.observe(Event::Fresh { quiet });
+                }
+            }
+            (Some(limit), none) => *none = Some(Staleness::new(limit, now)),
+            (None, some) => {
+                if let Some(quiet) = some.take().and_then(|mut s| s.heard(now)) {
+                    host.observe(Event::Fresh { quiet });
+                }
+            }
+        }
+    }
+}
+
+/// The heartbeat of a connection: the dialect's, where there is one.
+fn heartbeat_policy(policy: &SessionPolicy, more: Option<&More>) -> HeartbeatPolicy {
+    let dialect = more.and_then(|more| more.speech.dialect.as_deref());
+    match dialect {
+        Some(dialect) => dialect.timing(&policy.wishes).heartbeat,
+        None => policy.heartbeat,
+    }
 }
 
 /// A moment in a connection's life, or none: half the size of an instant that may be missing.
@@ -114,9 +234,11 @@ impl Moment {
 }
 
 /// What an arrival or a request leads to.
-enum Step {
+enum Next {
     Go,
     Send(Box<Message>, Option<oneshot::Sender<bool>>),
+    /// The protocol's own words, which count as nobody's messages.
+    Speak(Vec<Message>),
     End(Box<Ending>),
 }
 
@@ -127,28 +249,34 @@ pub(crate) struct Finished {
     pub(crate) since: Instant,
     pub(crate) at: Instant,
     pub(crate) outage_id: u64,
+    /// Where the next connection takes up an event stream.
+    pub(crate) resume: Option<Box<Resume>>,
 }
 
 impl Session {
-    /// A connection that came up now, is sent `on_open`, and first pinged after `first`.
+    /// A connection that came up now and speaks as `speech` says; `first` is given the interval of
+    /// our beats and tells when the first leaves.
     pub(crate) fn new(
-        link: WsLink,
+        link: Link,
         peer: Option<SocketAddr>,
         facts: Option<Arc<Facts>>,
         policy: SessionPolicy,
-        first: Duration,
-        on_open: Vec<Message>,
+        first: impl FnOnce(Duration) -> Duration,
+        speech: Speech,
     ) -> Box<Self> {
         let now = clock();
+        let more = More::new(speech, &policy, now);
+        let heartbeat = heartbeat_policy(&policy, more.as_deref());
+        let first = first(heartbeat.interval);
         Box::new(Self {
             link,
             peer,
             facts,
-            heartbeat: Heartbeat::new(policy.heartbeat, now, first, rand::random()),
+            heartbeat: Heartbeat::new(heartbeat, now, first, rand::random()),
             write_timeout: policy.write_timeout,
             close_timeout: policy.close_timeout,
             silent: policy.silent,
-            on_open: (!on_open.is_empty()).then(|| Box::new(on_open)),
+            more,
             since: now,
             last_in: Moment::default(),
             last_out: Moment::default(),
@@ -170,23 +298,30 @@ impl Session {
         Box::pin(self.finish(ending, host)).await
     }
 
-    async fn greet(&mut self, host: &mut impl Host) -> Result<(), Ending> {
-        for message in self
-            .on_open
-            .take()
-            .into_iter()
-            .flat_map(|messages| *messages)
-        {
+    /// What is done once at the beginning: what came in early, and what is sent first.
+    async fn begin(&mut self, host: &mut impl Host) -> Result<(), Ending> {
+        let Some(more) = &mut self.more else {
+            return Ok(());
+        };
+        let early = std::mem::take(&mut more.speech.early);
+        let on_open = std::mem::take(&mut more.speech.on_open);
+        match self.meant(early, host) {
+            Next::Go | Next::Send(..) => {}
+            Next::Speak(words) => self.speak(words, host).await?,
+            Next::End(ending) => return Err(*ending),
+        }
+        for message in on_open {
             self.send_message(message, host).await?;
         }
+        self.more.take_if(|more| more.is_over());
         Ok(())
     }
 
     /// The loop. What is awaited in line is what a standing connection waits for; all else is
     /// done at once, or boxed.
     async fn hold(&mut self, host: &mut impl Host) -> Ending {
-        if self.on_open.is_some()
-            && let Err(ending) = Box::pin(self.greet(host)).await
+        if self.more.is_some()
+            && let Err(ending) = Box::pin(self.begin(host)).await
         {
             return ending;
         }
@@ -197,7 +332,7 @@ impl Session {
                 match action {
                     Action::Ping { seq, retry } => {
                         // The peer almost always takes the bytes at once.
-                        let flushed = match self.try_ping(seq) {
+                        let flushed = match self.try_beat(seq) {
                             Some(flushed) => flushed,
                             None => Box::pin(self.flush(host)).await,
                         };
@@ -209,35 +344,42 @@ impl Session {
                     }
                     Action::GiveUp => {
                         let sent = self.heartbeat.outstanding();
-                        return Ending::PongTimeout { sent };
+                        let names = self.dialect().map_or(BeatNames::PING, Dialect::names);
+                        return Ending::PongTimeout { sent, names };
                     }
                     Action::Stalled { late } => host.observe(Event::Stalled { late }),
                 }
             }
-            let deadline = self.heartbeat.deadline();
+            let mut deadline = self.heartbeat.deadline();
+            if let Some(more) = &mut self.more {
+                if let Err(ending) = more.poll(now, host) {
+                    return ending;
+                }
+                deadline = deadline.into_iter().chain(more.deadline()).min();
+            }
             if let Some(deadline) = deadline.map(Into::into)
                 && alarm.deadline() != deadline
             {
                 alarm.as_mut().reset(deadline);
             }
-            let step = poll_fn(|cx| {
+            let next = poll_fn(|cx| {
                 // Only receiving; one frame of pointers, where a `select!` keeps every branch's
                 // future and result.
                 if let Poll::Ready(request) = host.poll_asked(cx) {
-                    return Poll::Ready(self.requested(request));
+                    return Poll::Ready(self.requested(request, host));
                 }
                 if let Poll::Ready(incoming) = self.link.poll_recv(cx) {
                     return Poll::Ready(self.received(incoming, host));
                 }
                 match deadline {
-                    Some(_) => alarm.as_mut().poll(cx).map(|()| Step::Go),
+                    Some(_) => alarm.as_mut().poll(cx).map(|()| Next::Go),
                     None => Poll::Pending,
                 }
             });
-            let step = step.await;
-            match step {
-                Step::Go => {}
-                Step::Send(message, written) => {
+            let next = next.await;
+            match next {
+                Next::Go => {}
+                Next::Send(message, written) => {
                     let sent = Box::pin(self.send_message(*message, host)).await;
                     if let Some(written) = written {
                         // A sender that no longer waits has given up on the answer, not on the
@@ -248,64 +390,166 @@ impl Session {
                         return ending;
                     }
                 }
-                Step::End(ending) => return *ending,
+                Next::Speak(words) => {
+                    if let Err(ending) = Box::pin(self.speak(words, host)).await {
+                        return ending;
+                    }
+                }
+                Next::End(ending) => return *ending,
             }
         }
     }
 
-    /// Queues a ping and tries once to send it; `None` if it has to wait.
-    fn try_ping(&mut self, seq: u32) -> Option<Result<(), Ending>> {
-        match self.link.start_ping(self.heartbeat.payload(seq)) {
+    fn dialect(&self) -> Option<&Dialect> {
+        self.more.as_ref()?.speech.dialect.as_deref()
+    }
+
+    fn dialect_mut(&mut self) -> Option<&mut Dialect> {
+        self.more.as_mut()?.speech.dialect.as_deref_mut()
+    }
+
+    /// Queues a beat and tries once to send it; `None` if it has to wait.
+    fn try_beat(&mut self, seq: u32) -> Option<Result<(), Ending>> {
+        let payload = self.heartbeat.payload(seq);
+        let started = match self.dialect_mut() {
+            None => self.link.start_ping(payload),
+            Some(dialect) => {
+                let unix = SystemTime::now().duration_since(UNIX_EPOCH);
+                // A clock before 1970 is wrong; the beat need not be.
+                let unix = unix.unwrap_or_default();
+                match dialect.beat(Stamp { seq, unix }) {
+                    Some(message) => self.link.start_message(message),
+                    None => Ok(()),
+                }
+            }
+        };
+        match started {
             Ok(()) => self.link.flush().now_or_never(),
             Err(ending) => Some(Err(ending)),
         }
     }
 
-    fn received(&mut self, incoming: Result<Incoming, Ending>, host: &mut impl Host) -> Step {
+    fn received(&mut self, incoming: Result<Incoming, Ending>, host: &mut impl Host) -> Next {
         let now = clock();
         let incoming = match incoming {
             Ok(incoming) => incoming,
-            Err(ending) => return Step::End(Box::new(ending)),
+            Err(ending) => return Next::End(Box::new(ending)),
         };
         self.last_in = Moment::new(now, self.since);
         match incoming {
+            // Life is what the dialect says.
+            Incoming::Pong(_) if self.dialect().is_some() => Next::Go,
             Incoming::Pong(payload) => {
                 let (rtt, mismatch) = match self.heartbeat.handle_pong(&payload, now) {
                     Pong::Answer { rtt, mismatch } => (rtt, mismatch),
                     Pong::Stray => (None, false),
                 };
                 host.observe(Event::Pong { rtt, mismatch });
-                Step::Go
+                Next::Go
             }
             Incoming::Ping => {
-                self.heartbeat.handle_traffic(now);
+                if self.dialect().is_none() {
+                    self.heartbeat.handle_traffic(now);
+                }
                 self.last_out = Moment::new(now, self.since);
                 host.observe(Event::PingReceived);
-                Step::Go
+                Next::Go
             }
             Incoming::Message(message) => {
+                if let Some(dialect) = self.dialect_mut() {
+                    let mut steps = Vec::new();
+                    dialect.read(&message, &mut steps);
+                    return self.meant(steps, host);
+                }
                 self.heartbeat.handle_traffic(now);
+                if let Some(more) = &mut self.more {
+                    more.message(now, host);
+                }
                 let reply = host.reply(&message);
                 host.observe(Event::Message(message));
-                reply.map_or(Step::Go, |reply| Step::Send(Box::new(reply), None))
+                reply.map_or(Next::Go, |reply| Next::Send(Box::new(reply), None))
             }
             Incoming::Close(mut frame) => {
                 frame.reason = host.conceal(&frame.reason);
-                Step::End(Box::new(Ending::PeerClosed(frame)))
+                Next::End(Box::new(Ending::PeerClosed(frame)))
+            }
+            Incoming::Comment => self.meant(vec![Step::Beat], host),
+            Incoming::Bytes => {
+                if let Some(more) = &mut self.more {
+                    more.heard(now, host);
+                }
+                Next::Go
             }
         }
     }
 
-    fn requested(&mut self, request: Request) -> Step {
+    /// Takes what the dialect read, up to the end if it is one.
+    fn meant(&mut self, steps: Vec<Step>, host: &mut impl Host) -> Next {
+        let now = clock();
+        let mut words = Vec::new();
+        for step in steps {
+            let Some(more) = &mut self.more else {
+                return Next::Go; // without a dialect there are no steps
+            };
+            match step {
+                Step::Message(message) => {
+                    if !self.link.sends() && !std::mem::replace(&mut more.has_events, true) {
+                        let delay = now.saturating_duration_since(self.since);
+                        host.observe(Event::FirstEvent { delay });
+                    }
+                    more.message(now, host);
+                    host.observe(Event::Message(message));
+                }
+                Step::Beat => {
+                    let dialect = more.speech.dialect.as_ref();
+                    // Of an event stream the bytes have been told.
+                    if !dialect.is_some_and(|dialect| dialect.lives_by_bytes()) {
+                        more.heard(now, host);
+                    }
+                    host.observe(Event::HeartbeatReceived);
+                }
+                Step::Answer(seq) => {
+                    let (rtt, mismatch) = match self.heartbeat.handle_answer(seq, now) {
+                        Pong::Answer { rtt, mismatch } => (rtt, mismatch),
+                        Pong::Stray => (None, false),
+                    };
+                    host.observe(Event::Pong { rtt, mismatch });
+                }
+                Step::Send(message) => words.push(message),
+                Step::Refused(mut refusal) => {
+                    refusal.words = host.conceal(&refusal.words).into();
+                    return Next::End(Box::new(Ending::Dialect(refusal)));
+                }
+            }
+        }
+        match words.is_empty() {
+            true => Next::Go,
+            false => Next::Speak(words),
+        }
+    }
+
+    fn requested(&mut self, request: Request, host: &mut impl Host) -> Next {
         match request {
             Request::Retune(policy) => {
                 self.write_timeout = policy.write_timeout;
                 self.close_timeout = policy.close_timeout;
-                self.heartbeat.retune(policy.heartbeat, clock());
-                Step::Go
+                let now = clock();
+                match &mut self.more {
+                    Some(more) => more.retune(&policy, now, host),
+                    None => self.more = More::new(Speech::default(), &policy, now),
+                }
+                let heartbeat = heartbeat_policy(&policy, self.more.as_deref());
+                self.heartbeat.retune(heartbeat, now);
+                Next::Go
             }
-            Request::End(asked) => Step::End(Box::new(Ending::Asked(asked))),
-            Request::Send(message, written) => Step::Send(message, Some(written)),
+            Request::End(asked) => Next::End(Box::new(Ending::Asked(asked))),
+            Request::Send(message, written) if self.link.sends() => {
+                Next::Send(message, Some(written))
+            }
+            Request::Send(_, written) => {
+                let _ = written.send(false); // one that no longer waits need not be told
+                Next::Go
+            }
         }
     }
 
@@ -315,6 +559,16 @@ impl Session {
         self.flush(host).await?;
         self.last_out = Moment::new(clock(), self.since);
         host.observe(Event::MessageSent { bytes });
+        Ok(())
+    }
+
+    /// Sends the protocol's own words.
+    async fn speak(&mut self, words: Vec<Message>, host: &mut impl Host) -> Result<(), Ending> {
+        for word in words {
+            self.link.start_message(word)?;
+            self.flush(host).await?;
+            self.last_out = Moment::new(clock(), self.since);
+        }
         Ok(())
     }
 
@@ -337,6 +591,15 @@ impl Session {
         let mut verdict = ending.classify();
         if let (Ending::PongTimeout { .. }, SilentClose::Silent) = (&ending, self.silent) {
             verdict.close = Some(CloseFrame::new(1008, "silent"));
+        }
+        if let Ending::PeerClosed(frame) = &ending
+            && let Some(words) = self.dialect().and_then(|d| d.explain(frame.code))
+        {
+            verdict.message.push_str(&format!(": {words}"));
+        }
+        if !self.link.sends() {
+            // An event stream just ends.
+            verdict.close = None;
         }
         let mut received = None;
         let mut sent = None;
@@ -383,7 +646,10 @@ impl Session {
         };
         host.observe(Event::Ended(Box::new(end)));
         let linger = match &ending {
-            Ending::PeerClosed(_) | Ending::Protocol { .. } | Ending::TooBig(_) => true,
+            Ending::PeerClosed(_)
+            | Ending::Protocol { .. }
+            | Ending::TooBig(_)
+            | Ending::Dialect(_) => true,
             Ending::PongTimeout { .. } => self.silent == SilentClose::Silent,
             _ => false,
         };
@@ -397,6 +663,7 @@ impl Session {
             since: self.since,
             at,
             outage_id,
+            resume: self.link.resume(),
         }
     }
 
@@ -406,6 +673,9 @@ impl Session {
         frame: CloseFrame,
     ) -> (Option<CloseFrame>, Option<CloseFrame>) {
         let limit = self.close_timeout;
+        if let Some(leave) = self.dialect_mut().and_then(Dialect::leave) {
+            let _ = self.link.start_message(leave); // the Close that follows tells if it is broken
+        }
         if self.link.start_close(&frame).is_err() {
             return (None, None);
         }

@@ -9,13 +9,14 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
 use super::gate::DialGate;
-use crate::config::{HeartbeatKind, Target, mask};
+use crate::config::{Heartbeat, Target, mask};
 use crate::proto::close::Asked;
 use crate::proto::event::{DialFailure, Established, Event, Message, Recovered};
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, spread};
 use crate::proto::reconnect::Reconnect;
+use crate::session::hello::{self, Greeted};
 use crate::session::{Finished, Host, Request, Session, SessionPolicy, SilentClose};
-use crate::transport::dial::{DialError, Dialed, dial};
+use crate::transport::dial::{DialError, dial};
 
 /// What is wanted of a target's task: level-triggered, so that nothing is lost and nothing queues
 /// when wishes come faster than connections close.
@@ -222,7 +223,7 @@ impl<O: Observer> Holder<O> {
     async fn dial(
         &mut self,
         gate: &DialGate,
-    ) -> Result<Option<Result<Box<Dialed>, Box<DialError>>>, Over> {
+    ) -> Result<Option<Result<Box<Greeted>, Box<DialError>>>, Over> {
         self.attempts = self.attempts.saturating_add(1);
         let dialing = self.target.clone();
         let failing = self.reconnect.failures() > 0;
@@ -230,8 +231,12 @@ impl<O: Observer> Holder<O> {
             let _place = gate.enter(failing).await;
             // Large, and only made once there is a place: thousands may wait for one.
             let dialed = Box::pin(dial(&dialing)).await;
-            gate.dialed(dialed.is_ok());
-            dialed
+            let greeted = match dialed {
+                Ok(dialed) => Box::pin(hello::greet(dialed, &dialing)).await,
+                Err(error) => Err(error),
+            };
+            gate.dialed(greeted.is_ok());
+            greeted
         });
         loop {
             tokio::select! {
@@ -274,26 +279,23 @@ impl<O: Observer> Holder<O> {
     }
 
     /// Runs a connection to its end: how long to wait then, `None` to look at what is wanted.
-    async fn session(&mut self, dialed: Box<Dialed>) -> Option<Duration> {
+    async fn session(&mut self, dialed: Box<Greeted>) -> Option<Duration> {
         let session = self.established(dialed);
         let finished = session.run(self).await;
         self.finished(&finished)
     }
 
     /// Announces a connection that came up. Not async, so that the emptied box is freed here.
-    fn established(&mut self, dialed: Box<Dialed>) -> Box<Session> {
-        let dialed = *dialed;
+    fn established(&mut self, greeted: Box<Greeted>) -> Box<Session> {
+        let Greeted { dialed, speech } = *greeted;
         let policy = session_policy(&self.target);
-        let interval = policy.heartbeat.interval;
-        let first = match self.first_ping {
+        let first = |interval| match self.first_ping {
             FirstPing::AfterInterval => interval,
             FirstPing::Spread => spread(&self.target.identity.name, interval),
         };
-        let on_open = self.target.policy.on_open.iter();
-        let on_open = on_open.map(|text| Message::text(text.expose().to_string()));
         let facts = dialed.facts.clone();
         let (link, peer) = (dialed.link, dialed.peer);
-        let session = Session::new(link, peer, facts, policy, first, on_open.collect());
+        let session = Session::new(link, peer, facts, policy, first, speech);
         let local = session.local_addr();
         let outage = self.outage.take();
         self.observer
@@ -395,11 +397,14 @@ fn session_policy(target: &Target) -> SessionPolicy {
     SessionPolicy {
         heartbeat: HeartbeatPolicy {
             mode: match target.connection.heartbeat {
-                HeartbeatKind::Ping => PingMode::Always,
-                HeartbeatKind::None => PingMode::Never,
+                Heartbeat::None => PingMode::Never,
+                // A dialect's own timing takes its place.
+                _ => PingMode::Always,
             },
             ..policy.heartbeat
         },
+        wishes: policy.wishes,
+        staleness: policy.staleness,
         write_timeout: policy.timeouts.write,
         close_timeout: policy.timeouts.close,
         silent: SilentClose::NoPong,

@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::config::{
-    self, ConnectionOptions, DialLimits, HeartbeatKind, Policy, Secret, SecretSource, Target,
+    self, ConnectionOptions, DialLimits, Heartbeat, Policy, Secret, SecretSource, Target,
     TlsOptions, WsUrl,
 };
 use crate::error::Error;
@@ -212,7 +212,7 @@ impl Builder {
     /// Never pings.
     #[must_use]
     pub fn without_heartbeat(mut self) -> Self {
-        self.options.heartbeat = HeartbeatKind::None;
+        self.options.heartbeat = Heartbeat::None;
         self
     }
 
@@ -283,6 +283,8 @@ impl Builder {
                 name: (&*url.name).into(),
                 url: url.shown,
                 protocol: crate::stats::Protocol::WebSocket,
+                server_beats: false,
+                watches_staleness: false,
                 labels: Arc::from([]),
                 fan_out: None,
             }),

@@ -30,7 +30,7 @@ pub(super) use tls::TlsName;
 
 use super::duration::{format_duration, is_bare_number, parse_duration, parse_size};
 use super::read::{Read, Reader, integer, nearest};
-use super::{HeartbeatKind, LogFormat, LogLevel, Secret};
+use super::{Heartbeat, LogFormat, LogLevel, Secret};
 
 /// No configured wait is longer: beyond it a mistyped unit is likelier than intent.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -260,7 +260,7 @@ impl Read for bool {
 }
 
 /// Reads one of `choices`.
-fn read_choice<T: Copy>(
+fn read_choice<T: Clone>(
     value: &Value,
     reader: &mut Reader<'_>,
     choices: &[(&str, T)],
@@ -271,7 +271,7 @@ fn read_choice<T: Copy>(
         return reader.expected(&format!("one of {list}"), value);
     };
     if let Some((_, choice)) = choices.iter().find(|(name, _)| *name == text) {
-        return Some(*choice);
+        return Some(choice.clone());
     }
     let hint = nearest(text, names).map_or(String::new(), |near| format!("; `{near}`?"));
     let shown = text.escape_debug();
@@ -302,8 +302,8 @@ impl Read for LogFormat {
 }
 
 /// A heartbeat by name.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct HeartbeatName(pub(super) HeartbeatKind);
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct HeartbeatName(pub(super) Heartbeat);
 schema!(HeartbeatName, { "enum": ["ping", "none"] });
 
 impl Read for HeartbeatName {
@@ -311,7 +311,7 @@ impl Read for HeartbeatName {
         if let Some("message" | "expect" | "sse") = value.as_str() {
             return reader.mistake("not in this version yet; use `ping` or `none`");
         }
-        let choices = [("ping", HeartbeatKind::Ping), ("none", HeartbeatKind::None)];
+        let choices = [("ping", Heartbeat::Ping), ("none", Heartbeat::None)];
         read_choice(value, reader, &choices).map(Self)
     }
 }

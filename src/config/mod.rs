@@ -6,6 +6,7 @@ mod chain;
 mod docs;
 pub(crate) mod duration;
 pub(crate) mod flags;
+pub(crate) mod heartbeat;
 pub(crate) mod judge;
 mod layer;
 mod layers;
@@ -33,12 +34,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use heartbeat::Heartbeat;
 pub(crate) use leaf::WsUrl;
 pub(crate) use place::Place;
 pub(crate) use secret::{Secret, mask};
 
 use crate::proto::backoff::BackoffPolicy;
-use crate::proto::heartbeat::HeartbeatPolicy;
+use crate::proto::heartbeat::{HeartbeatPolicy, Wishes};
 use crate::stats::{Buckets, Identity};
 
 /// A configuration that holds together: every default filled in, every value checked.
@@ -242,6 +244,12 @@ impl Target {
         secrets.into_vec()
     }
 
+    /// The host that the url names.
+    pub(crate) fn host(&self) -> String {
+        // Resolving the configuration has parsed it before.
+        Place::parse(self.url.expose()).map_or_else(|_| String::new(), |place| place.host)
+    }
+
     /// Whether `other` needs another connection than this one.
     pub(crate) fn same_connection(&self, other: &Self) -> bool {
         self.url == other.url && self.connection == other.connection
@@ -275,7 +283,7 @@ pub(crate) struct ConnectionOptions {
     pub(crate) proxy: ProxyChoice,
     /// For a proxy that is itself reached by TLS.
     pub(crate) proxy_tls: Arc<TlsOptions>,
-    pub(crate) heartbeat: HeartbeatKind,
+    pub(crate) heartbeat: Heartbeat,
 }
 
 /// Credentials of the `Authorization` header.
@@ -459,20 +467,15 @@ pub(crate) enum SecretSource {
     Credential(Box<str>),
 }
 
-/// What keeps the connection alive.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
-pub(crate) enum HeartbeatKind {
-    /// RFC 6455 pings.
-    #[default]
-    Ping,
-    /// Nothing: hold, never send.
-    None,
-}
-
 /// How a connection is kept. Shared by equal targets.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Policy {
+    /// For RFC 6455's pings.
     pub(crate) heartbeat: HeartbeatPolicy,
+    /// For every other heartbeat: what was set, and nothing else.
+    pub(crate) wishes: Wishes,
+    /// After how long without an application message a connection is stale. Default never.
+    pub(crate) staleness: Option<Duration>,
     pub(crate) reconnect: BackoffPolicy,
     pub(crate) timeouts: Timeouts,
     /// Larger messages end the connection with Close 1009; applied at the next dial. Default 16 MiB.
@@ -491,6 +494,8 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             heartbeat: HeartbeatPolicy::default(),
+            wishes: Wishes::default(),
+            staleness: None,
             reconnect: BackoffPolicy::default(),
             timeouts: Timeouts::default(),
             max_message_size: 16 << 20,
@@ -517,6 +522,8 @@ pub(crate) struct Timeouts {
     pub(crate) tls: Duration,
     /// The HTTP upgrade. Default 5 s.
     pub(crate) upgrade: Duration,
+    /// The hello of a dialect, subscriptions included. Default 5 s.
+    pub(crate) hello: Duration,
     /// One write. Default 10 s.
     pub(crate) write: Duration,
     /// Waiting for the peer's Close reply. Default 10 s.
@@ -533,6 +540,7 @@ impl Default for Timeouts {
             proxy: secs(5),
             tls: secs(5),
             upgrade: secs(5),
+            hello: secs(5),
             write: secs(10),
             close: secs(10),
         }

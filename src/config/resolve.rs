@@ -23,11 +23,11 @@ use super::raw;
 use super::read::{Field, Read, Reader};
 use super::server_tls::{beside_file, server_tls};
 use super::{
-    Config, ConnectionOptions, DialLimits, HeartbeatKind, Listen, Log, Metrics, Policy,
-    ProxyChoice, ProxyServer, SecretSource, Server, Target, Timeouts, TlsOptions,
+    Config, ConnectionOptions, DialLimits, Heartbeat, Listen, Log, Metrics, Policy, ProxyChoice,
+    ProxyServer, SecretSource, Server, Target, Timeouts, TlsOptions,
 };
 use crate::proto::backoff::BackoffPolicy;
-use crate::proto::heartbeat::{HeartbeatPolicy, PingMode};
+use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, Wishes};
 use crate::stats::{Buckets, Identity};
 
 /// Looks up an environment variable.
@@ -273,7 +273,7 @@ impl Resolver<'_, '_> {
             }
         };
         let connection = self.connection(chain, url);
-        let mut policy = self.policy(chain, connection.heartbeat);
+        let mut policy = self.policy(chain, &connection.heartbeat);
         policy.fan_out = self.fan_out(chain, url, &connection);
         if policy.fan_out.is_some() {
             self.fanned_out.insert(name.clone());
@@ -284,6 +284,8 @@ impl Resolver<'_, '_> {
                 name,
                 url: url.shown.clone(),
                 protocol: crate::stats::Protocol::WebSocket,
+                server_beats: false,
+                watches_staleness: false,
                 labels: self.labels(chain),
                 fan_out: None,
             }),
@@ -314,7 +316,7 @@ impl Resolver<'_, '_> {
         pairs
     }
 
-    fn policy(&mut self, chain: &Chain<'_>, kind: HeartbeatKind) -> Policy {
+    fn policy(&mut self, chain: &Chain<'_>, kind: &Heartbeat) -> Policy {
         let usual = HeartbeatPolicy::default();
         let interval = pick!(chain, ping_interval)
             .get()
@@ -328,8 +330,8 @@ impl Resolver<'_, '_> {
                 .get()
                 .map_or(usual.max_retries, |r| r.0),
             mode: match kind {
-                HeartbeatKind::Ping => PingMode::Always,
-                HeartbeatKind::None => PingMode::Never,
+                Heartbeat::None => PingMode::Never,
+                _ => PingMode::Always,
             },
         };
         let usual = Timeouts::default();
@@ -346,6 +348,7 @@ impl Resolver<'_, '_> {
             upgrade: pick!(chain, upgrade_timeout)
                 .get()
                 .map_or(usual.upgrade, |d| d.0),
+            hello: usual.hello,
             write: pick!(chain, write_timeout)
                 .get()
                 .map_or(usual.write, |d| d.0),
@@ -357,6 +360,8 @@ impl Resolver<'_, '_> {
         let buckets = pick!(chain, rtt_buckets).get();
         Policy {
             heartbeat,
+            wishes: Wishes::default(),
+            staleness: None,
             reconnect: self.reconnect(chain),
             timeouts,
             max_message_size: size.map_or(16 << 20, |size| size.0),

@@ -218,7 +218,7 @@ fn a_full_file_is_resolved_key_by_key() {
 
     let idle = &config.targets[1];
     assert_eq!(&*idle.identity.name, "idle");
-    assert_eq!(idle.connection.heartbeat, HeartbeatKind::None);
+    assert_eq!(idle.connection.heartbeat, Heartbeat::None);
     assert_eq!(
         idle.policy.heartbeat.mode,
         crate::proto::heartbeat::PingMode::Never

@@ -1,6 +1,7 @@
 //! How a connection ended, and whose doing it was.
 
 use std::fmt;
+use std::time::Duration;
 
 use super::reconnect::Advice;
 
@@ -167,8 +168,14 @@ pub(crate) enum Ending {
     TimedOut,
     /// This machine's network failed, in the kernel's words.
     LocalNetwork(String),
-    /// Pings stayed unanswered.
-    PongTimeout { sent: u32 },
+    /// Our beats stayed unanswered.
+    PongTimeout { sent: u32, names: BeatNames },
+    /// The beat that the peer begins did not come within this time.
+    Silence(Duration),
+    /// An event stream came to its end: the response is complete.
+    StreamEnded,
+    /// The application protocol's own refusal, in its words.
+    Dialect(Refusal),
     /// The peer took no bytes in time.
     WriteTimeout,
     /// The peer broke the protocol: the code to close with, and how in words.
@@ -179,6 +186,29 @@ pub(crate) enum Ending {
     Tls { by_peer: bool, error: String },
     /// We were asked to end it.
     Asked(Asked),
+}
+
+/// What a protocol calls our beat and its answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BeatNames {
+    pub(crate) beat: &'static str,
+    pub(crate) answer: &'static str,
+}
+
+impl BeatNames {
+    /// Those of RFC 6455.
+    pub(crate) const PING: Self = Self {
+        beat: "ping",
+        answer: "pong",
+    };
+}
+
+/// An application protocol's refusal.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// What the peer said, in the protocol's own words, on one line: `disconnect: unauthorized`.
+    pub(crate) words: String,
+    pub(crate) advice: Advice,
 }
 
 /// Who asked us to end a connection.
@@ -255,13 +285,28 @@ impl Ending {
                 let message = format!("this machine's network failed ({error})");
                 verdict(Cause::LocalNetwork, Path, Backoff, message, None)
             }
-            Self::PongTimeout { sent } => {
+            Self::PongTimeout { sent, names } => {
+                let BeatNames { beat, answer } = names;
                 let message = match sent {
-                    1 => "no pong to a ping".to_owned(),
-                    n => format!("no pong to {n} pings"),
+                    1 => format!("no {answer} to a {beat}"),
+                    n => format!("no {answer} to {n} {beat}s"),
                 };
                 let close = CloseFrame::new(1011, "no pong");
                 verdict(Cause::PongTimeout, Us, Backoff, message, Some(close))
+            }
+            Self::Silence(limit) => {
+                let message = format!("no heartbeat from the peer for {limit:?} (max_silence)");
+                let close = CloseFrame::new(1011, "no heartbeat");
+                verdict(Cause::Silence, Us, Backoff, message, Some(close))
+            }
+            Self::StreamEnded => {
+                let message = "peer ended the event stream (the response is complete)".to_owned();
+                verdict(Cause::ClosedNormal, Peer, Backoff, message, None)
+            }
+            Self::Dialect(Refusal { words, advice }) => {
+                let message = format!("the peer's protocol says no more ({words})");
+                let close = CloseFrame::new(1000, "");
+                verdict(Cause::Dialect, Peer, *advice, message, Some(close))
             }
             Self::WriteTimeout => {
                 let message = "the peer took no bytes within write_timeout".to_owned();

@@ -62,7 +62,7 @@ impl fmt::Display for Phase {
 /// How long each phase of a dial took; `None` for a phase it did not have.
 pub type PhaseTimes = [Option<Duration>; Phase::ALL.len()];
 
-/// A WebSocket data message.
+/// A WebSocket data message, or an event's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {
     bytes: Bytes,
@@ -271,7 +271,31 @@ pub enum Event {
     },
     /// The peer pinged us; the pong is on its way.
     PingReceived,
-    /// A data message came in.
+    /// A heartbeat that the peer begins came in: a comment of an event stream, a ping of the
+    /// application's protocol.
+    HeartbeatReceived,
+    /// Something came in on a connection whose peer begins the heartbeats: an event stream's
+    /// bytes, a beat.
+    Arrived {
+        /// Since the last arrival, or since the connection came up.
+        gap: Duration,
+    },
+    /// The first event of an event stream came in.
+    FirstEvent {
+        /// Since the connection came up.
+        delay: Duration,
+    },
+    /// No application message came in for `staleness`; the connection stands.
+    Stale {
+        /// Since the last one, or since the connection came up.
+        quiet: Duration,
+    },
+    /// An application message came in on a connection that was stale.
+    Fresh {
+        /// How long there was none.
+        quiet: Duration,
+    },
+    /// A data message came in; of an event stream, an event's data.
     Message(Message),
     /// A data message of this many payload bytes went out.
     MessageSent {

@@ -30,6 +30,8 @@ pub enum PingMode {
     WhenSilent,
     /// Never ping, never give up: the idle canary.
     Never,
+    /// Send every interval what no peer answers: protocols whose beats are one-way.
+    OneWay,
 }
 
 impl HeartbeatPolicy {
@@ -47,6 +49,48 @@ impl HeartbeatPolicy {
 impl Default for HeartbeatPolicy {
     fn default() -> Self {
         Self::every(Duration::from_secs(10))
+    }
+}
+
+/// What a target itself says of its timing. Where it says nothing a dialect's own holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub(crate) struct Wishes {
+    pub(crate) interval: Option<Duration>,
+    pub(crate) pong_timeout: Option<Duration>,
+    pub(crate) max_retries: Option<u32>,
+    /// The longest time without a beat that the peer begins.
+    pub(crate) max_silence: Option<Duration>,
+}
+
+impl Wishes {
+    /// A policy of beats that are answered, for a protocol in which they leave every `interval`
+    /// and are waited for `timeout`. Another interval of the target's own takes twice itself for
+    /// the wait. No resends unless the target sets them: one missed answer is the end.
+    pub(crate) fn asking(&self, interval: Duration, timeout: Duration) -> HeartbeatPolicy {
+        let usual = self.interval.map_or(timeout, |own| own * 2);
+        HeartbeatPolicy {
+            interval: self.interval.unwrap_or(interval),
+            pong_timeout: self.pong_timeout.unwrap_or(usual),
+            max_retries: self.max_retries.unwrap_or(0),
+            mode: PingMode::Always,
+        }
+    }
+
+    /// A policy of beats that nobody answers.
+    pub(crate) fn telling(&self, interval: Duration) -> HeartbeatPolicy {
+        HeartbeatPolicy {
+            mode: PingMode::OneWay,
+            ..self.asking(interval, interval)
+        }
+    }
+
+    /// The policy where only the peer beats.
+    pub(crate) fn listening(&self) -> HeartbeatPolicy {
+        let usual = HeartbeatPolicy::default();
+        HeartbeatPolicy {
+            mode: PingMode::Never,
+            ..self.asking(usual.interval, usual.pong_timeout)
+        }
     }
 }
 
@@ -174,6 +218,13 @@ impl Heartbeat {
             return Some(Action::Stalled { late });
         }
         match self.state {
+            State::Idle { .. } if self.policy.mode == PingMode::OneWay => {
+                let sent = self.send(now, None);
+                self.state = State::Idle {
+                    next: now + self.policy.interval,
+                };
+                Some(sent)
+            }
             State::Idle { .. } => Some(self.send(now, None)),
             State::Waiting { retries, .. } => {
                 let traffic = now - self.last_traffic < self.policy.pong_timeout;
@@ -211,12 +262,23 @@ impl Heartbeat {
     /// A pong arrived at `now`. Whatever its payload, it answers the ping that waits: peers in the
     /// field answer with a payload of their own.
     pub(crate) fn handle_pong(&mut self, pong: &[u8], now: Instant) -> Pong {
+        let ours = self.seq_of(pong);
+        match self.handle_answer(ours, now) {
+            Pong::Answer { rtt, .. } => Pong::Answer {
+                rtt,
+                mismatch: ours.is_none(),
+            },
+            Pong::Stray => Pong::Stray,
+        }
+    }
+
+    /// An answer to the beat numbered `ours` arrived at `now`, or one that carries no number.
+    pub(crate) fn handle_answer(&mut self, ours: Option<u32>, now: Instant) -> Pong {
         let State::Waiting { .. } = self.state else {
             self.handle_traffic(now);
             return Pong::Stray;
         };
         let only_one = self.earlier.is_none();
-        let ours = self.seq_of(pong);
         let (answered, rtt) = match ours {
             Some(seq) if seq == self.seq => (self.last_sent, Some(now - self.last_sent)),
             Some(seq) => match self.earlier().iter().find(|(earlier, _)| *earlier == seq) {
@@ -228,7 +290,9 @@ impl Heartbeat {
         };
         self.earlier = None;
         let next = match self.policy.mode {
-            PingMode::Always | PingMode::Never => answered + self.policy.interval,
+            PingMode::Always | PingMode::Never | PingMode::OneWay => {
+                answered + self.policy.interval
+            }
             PingMode::WhenSilent => {
                 self.last_traffic = now;
                 now + self.policy.interval
@@ -240,7 +304,7 @@ impl Heartbeat {
         };
         Pong::Answer {
             rtt,
-            mismatch: ours.is_none(),
+            mismatch: false,
         }
     }
 
@@ -262,10 +326,12 @@ impl Heartbeat {
             State::Idle { next } => {
                 let due = match policy.mode {
                     PingMode::WhenSilent => self.last_traffic + policy.interval,
-                    PingMode::Always | PingMode::Never if pinged => {
+                    PingMode::Always | PingMode::Never | PingMode::OneWay if pinged => {
                         self.last_sent + policy.interval
                     }
-                    PingMode::Always | PingMode::Never => (*next).min(now + policy.interval),
+                    PingMode::Always | PingMode::Never | PingMode::OneWay => {
+                        (*next).min(now + policy.interval)
+                    }
                 };
                 *next = due.max(now);
             }

@@ -11,3 +11,4 @@ pub(crate) mod event;
 pub(crate) mod heartbeat;
 pub(crate) mod probe;
 pub(crate) mod reconnect;
+pub(crate) mod silence;

@@ -20,6 +20,8 @@ pub(crate) enum Advice {
     Refused,
     /// The peer named a time (`Retry-After`).
     After(Duration),
+    /// Never again: an event stream answered 204 (HTML Living Standard, section 9.2.3).
+    Stop,
 }
 
 /// Counts failures in a row and turns them into waits.
@@ -66,7 +68,8 @@ impl Reconnect {
     fn wait(&self, policy: &BackoffPolicy, advice: Advice, dice: f64) -> Duration {
         match advice {
             Advice::Backoff => policy.wait(self.failures, dice),
-            Advice::Refused => policy.max.max(SHORTEST),
+            // Whoever is told to stop does not wait; one that dials all the same waits longest.
+            Advice::Refused | Advice::Stop => policy.max.max(SHORTEST),
             // Not sooner than asked, and no hot loop for a peer that names no time at all.
             Advice::After(named) => {
                 let backoff = policy.wait(self.failures, dice);

@@ -29,10 +29,11 @@ use super::tls::TlsFiles;
 use crate::config::Server;
 use crate::proto::close::{Asked, Cause};
 use crate::proto::event::{Event, Message};
-use crate::proto::heartbeat::{HeartbeatPolicy, PingMode};
-use crate::session::{Host, Request, Session, SessionPolicy, SilentClose};
+use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, Wishes};
+use crate::session::{Host, Request, Session, SessionPolicy, SilentClose, Speech};
 use crate::stats::{ListenerGuard, ListenerStats};
 use crate::transport::io::Io;
+use crate::transport::link::Link;
 use crate::transport::upgrade::{accept_key, has_token};
 use crate::transport::ws::WsLink;
 
@@ -173,6 +174,8 @@ impl Connection {
                 max_retries: 0,
                 mode: PingMode::WhenSilent,
             },
+            wishes: Wishes::default(),
+            staleness: None,
             write_timeout: WRITE_TIMEOUT,
             close_timeout: self.config.close_timeout,
             silent: SilentClose::Silent,
@@ -182,7 +185,8 @@ impl Connection {
             shutdown: Box::pin(self.shutdown.cancelled()),
             echo,
         };
-        let session = Session::new(link, Some(self.from), None, policy, interval, Vec::new());
+        let (link, from) = (Link::Ws(link), Some(self.from));
+        let session = Session::new(link, from, None, policy, |first| first, Speech::default());
         session.run(&mut host).await;
     }
 

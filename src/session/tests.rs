@@ -14,6 +14,7 @@ use super::*;
 use crate::proto::close::{Cause, Initiator};
 use crate::transport::io::Io;
 use crate::transport::memory::{Breaker, Fault, wire};
+use crate::transport::ws::WsLink;
 
 fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
@@ -26,6 +27,8 @@ fn secs(n: u64) -> Duration {
 fn policy() -> SessionPolicy {
     SessionPolicy {
         heartbeat: HeartbeatPolicy::every(secs(1)),
+        wishes: Wishes::default(),
+        staleness: None,
         write_timeout: secs(10),
         close_timeout: secs(10),
         silent: SilentClose::NoPong,
@@ -72,7 +75,7 @@ struct Held {
 /// A session over the in-memory wire, and the peer's end of it.
 async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
     let (ours, theirs, breaker) = wire();
-    let link = WsLink::client(Io::Memory(ours), &[], max);
+    let link = Link::Ws(WsLink::client(Io::Memory(ours), &[], max));
     let held = Held {
         breaker,
         ..start(link, None, policy)
@@ -81,7 +84,7 @@ async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
 }
 
 /// A session over `link`; its breaker breaks nothing.
-fn start(link: WsLink, facts: Option<Arc<Facts>>, policy: SessionPolicy) -> Held {
+fn start(link: Link, facts: Option<Arc<Facts>>, policy: SessionPolicy) -> Held {
     let (requests, requested) = mpsc::unbounded_channel();
     let (end, ended) = oneshot::channel();
     let start = Instant::now();
@@ -96,8 +99,8 @@ fn start(link: WsLink, facts: Option<Arc<Facts>>, policy: SessionPolicy) -> Held
         None,
         facts,
         policy,
-        policy.heartbeat.interval,
-        Vec::new(),
+        |interval| interval,
+        Speech::default(),
     );
     let finished = tokio::spawn(async move {
         let finished = session.run(&mut recorder).await;
@@ -481,7 +484,7 @@ async fn hold_tcp(facts: Arc<Facts>) -> (Held, tokio::net::TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
-    let link = WsLink::client(Io::tcp(near.unwrap()), &[], 1 << 20);
+    let link = Link::Ws(WsLink::client(Io::tcp(near.unwrap()), &[], 1 << 20));
     (start(link, Some(facts), policy()), far.unwrap().0)
 }
 

@@ -27,6 +27,10 @@ pub(crate) struct Identity {
     /// The URL without userinfo and query.
     pub(crate) url: Box<str>,
     pub(crate) protocol: Protocol,
+    /// Whether the peer begins the heartbeats, so that the gaps between arrivals tell of the path.
+    pub(crate) server_beats: bool,
+    /// Whether a want of application messages is watched for.
+    pub(crate) watches_staleness: bool,
     /// The target's own labels, sorted by name.
     pub(crate) labels: Arc<[(Box<str>, Box<str>)]>,
     /// Of which target's addresses it is one.
@@ -64,13 +68,32 @@ impl Identity {
 /// What is spoken with a target: the values of the `protocol` label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum Protocol {
+    /// With RFC 6455's pings, no heartbeat, or one of the user's own making.
     WebSocket,
+    Sse,
+    ActionCable,
+    EngineIo,
+    GraphqlTransportWs,
+    Phoenix,
+    Stomp,
+    Mqtt,
+    SignalR,
+    JsonRpc,
 }
 
 impl Protocol {
     pub(crate) fn as_str(self) -> &'static str {
         match self {
             Self::WebSocket => "websocket",
+            Self::Sse => "sse",
+            Self::ActionCable => "actioncable",
+            Self::EngineIo => "engineio",
+            Self::GraphqlTransportWs => "graphql-transport-ws",
+            Self::Phoenix => "phoenix",
+            Self::Stomp => "stomp",
+            Self::Mqtt => "mqtt",
+            Self::SignalR => "signalr",
+            Self::JsonRpc => "json-rpc",
         }
     }
 }
@@ -346,6 +369,11 @@ impl TargetStats {
             }
             Event::Waiting { .. } => self.set_state(State::Waiting),
             Event::Stopped => self.set_state(State::Stopped),
+            Event::HeartbeatReceived
+            | Event::Arrived { .. }
+            | Event::FirstEvent { .. }
+            | Event::Stale { .. }
+            | Event::Fresh { .. } => {}
             Event::PingReceived | Event::Stalled { .. } | Event::Missed { .. } => {}
         }
     }

@@ -8,6 +8,8 @@ fn identity() -> Arc<Identity> {
         name: "edge".into(),
         url: "ws://example.com/ws".into(),
         protocol: Protocol::WebSocket,
+        server_beats: false,
+        watches_staleness: false,
         labels: [].into(),
         fan_out: None,
     })

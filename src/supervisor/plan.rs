@@ -79,6 +79,8 @@ pub(super) mod tests {
                 name: name.into(),
                 url: url.as_str().into(),
                 protocol: crate::stats::Protocol::WebSocket,
+                server_beats: false,
+                watches_staleness: false,
                 labels: [("shade".into(), label.to_string().into())].into(),
                 fan_out: None,
             }),

@@ -51,6 +51,11 @@ pub(crate) fn observe(stats: &TargetStats, event: &Event) {
         | Event::PingSent { .. }
         | Event::Pong { .. }
         | Event::PingReceived
+        | Event::HeartbeatReceived
+        | Event::Arrived { .. }
+        | Event::FirstEvent { .. }
+        | Event::Stale { .. }
+        | Event::Fresh { .. }
         | Event::Message(_)
         | Event::MessageSent { .. }
         | Event::Waiting { .. }
@@ -289,6 +294,11 @@ fn detail(stats: &TargetStats, event: &Event) {
         Event::PingReceived => {
             debug!(target: LOG, event = "ping_received", target, "{target} pinged us");
         }
+        Event::HeartbeatReceived
+        | Event::Arrived { .. }
+        | Event::FirstEvent { .. }
+        | Event::Stale { .. }
+        | Event::Fresh { .. } => {}
         Event::Message(message) => {
             let bytes = message.as_bytes().len();
             debug!(target: LOG, event = "message", target, bytes, "{target} sent {bytes} bytes");

@@ -10,6 +10,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::exchange::Received;
 use super::io::Io;
+use super::link::Link;
 use super::proxy::{self, Destination, Proxy};
 use super::request;
 use super::resolver;
@@ -25,7 +26,9 @@ use crate::proto::reconnect::Advice;
 
 /// A peer reached.
 pub(crate) struct Dialed {
-    pub(crate) link: WsLink,
+    pub(crate) link: Link,
+    /// By when the whole dial has to be done, a hello included.
+    pub(crate) until: std::time::Instant,
     pub(crate) times: PhaseTimes,
     /// What else was learned; `None` if there is nothing to tell.
     pub(crate) facts: Option<Arc<Facts>>,
@@ -311,7 +314,8 @@ impl Dial<'_> {
                 };
                 let max = self.target.policy.max_message_size;
                 Reached::Peer(Box::new(Dialed {
-                    link: WsLink::client(upgraded.io, &upgraded.early, max),
+                    link: Link::Ws(WsLink::client(upgraded.io, &upgraded.early, max)),
+                    until: progress.overall.into_std(),
                     times: progress.times,
                     facts: (facts != Facts::default()).then(|| Arc::new(facts)),
                     peer,

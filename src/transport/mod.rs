@@ -6,9 +6,11 @@
 pub(crate) mod dial;
 mod exchange;
 pub(crate) mod io;
+pub(crate) mod link;
 mod proxy;
 mod request;
 pub(crate) mod resolver;
+pub(crate) mod sse;
 mod tcp;
 mod tcp_info;
 pub(crate) mod tls;

@@ -14,6 +14,7 @@ use tokio_tungstenite::tungstenite::protocol::{self, Role, WebSocketConfig};
 use tokio_tungstenite::tungstenite::{Error, Message as WsMessage, error::ProtocolError};
 
 use super::io::Io;
+use super::link::Incoming;
 use super::tcp::os_words;
 use super::tcp_info::tcp_info;
 use super::tls;
@@ -23,17 +24,6 @@ use crate::proto::event::{Message, TcpInfo};
 /// Allocated at once and zero-filled at each read, so it is sized for what idle connections carry,
 /// pongs. Larger frames get room of their own; system calls are saved below, by `Io`.
 const READ_BUFFER: usize = 64;
-
-/// What came in.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Incoming {
-    /// The pong is queued; it leaves with the next `recv`.
-    Ping,
-    Pong(Bytes),
-    Message(Message),
-    /// The reply is queued; `recv` sends it and then waits for the end of the stream.
-    Close(CloseFrame),
-}
 
 /// One WebSocket connection after its upgrade.
 #[derive(Debug)]

@@ -1,7 +1,7 @@
 use clap::Parser;
 
 use super::*;
-use crate::config::{HeartbeatKind, SecretSource};
+use crate::config::{Heartbeat, SecretSource};
 
 #[derive(Debug, Parser)]
 #[command(disable_help_flag = true)]
@@ -71,7 +71,7 @@ fn every_connection_option_of_the_file_is_a_flag() {
         [label("region", "eu"), label("stage", "live=1")]
     );
     let connection = &target.connection;
-    assert_eq!(connection.heartbeat, HeartbeatKind::None);
+    assert_eq!(connection.heartbeat, Heartbeat::None);
     assert_eq!(*connection.subprotocols, ["v2".into(), "v1".into()]);
     let sources: Vec<_> = connection
         .headers

@@ -14,8 +14,8 @@ use crate::proto::event::Message;
 use crate::proto::probe::{Action, Probe, ProbePolicy};
 use crate::signal::{Signal, Signals};
 use crate::transport::dial::{Dialed, dial_traced};
+use crate::transport::link::{Incoming, Link};
 use crate::transport::trace::Trace;
-use crate::transport::ws::{Incoming, WsLink};
 
 /// After both Close frames the peer ends TCP (RFC 6455 section 7.1.1); one that does not is left
 /// after this long.
@@ -98,7 +98,7 @@ pub(super) async fn ping<W: Write>(
 
 /// A connection that is pinged.
 struct Run<'a, W, I> {
-    link: WsLink,
+    link: Link,
     probe: Probe,
     wait: Duration,
     target: &'a Target,
@@ -208,7 +208,7 @@ impl<'a, W: Write, I: Interrupts> Run<'a, W, I> {
     /// Queues something and sends it, under the write timeout.
     async fn send(
         &mut self,
-        start: impl FnOnce(&mut WsLink) -> Result<(), Ending>,
+        start: impl FnOnce(&mut Link) -> Result<(), Ending>,
     ) -> Result<(), Over> {
         start(&mut self.link).map_err(Over::Lost)?;
         tokio::select! {
@@ -228,6 +228,7 @@ impl<'a, W: Write, I: Interrupts> Run<'a, W, I> {
             }
             Ok(Incoming::Ping) => self.report.pinged(),
             Ok(Incoming::Message(_)) => self.report.message(),
+            Ok(Incoming::Comment | Incoming::Bytes) => {}
             Ok(Incoming::Close(mut frame)) => {
                 frame.reason = self.report.conceal(&frame.reason);
                 return Ok(Some(Ending::PeerClosed(frame)));
@@ -373,11 +374,17 @@ impl<'a, W: Write, I: Interrupts> Run<'a, W, I> {
 }
 
 /// Waits for the peer's Close: whether it came.
-async fn closed(link: &mut WsLink) -> bool {
+async fn closed(link: &mut Link) -> bool {
     loop {
         match link.recv().await {
             Ok(Incoming::Close(_)) => return true,
-            Ok(Incoming::Ping | Incoming::Pong(_) | Incoming::Message(_)) => {}
+            Ok(
+                Incoming::Ping
+                | Incoming::Pong(_)
+                | Incoming::Message(_)
+                | Incoming::Comment
+                | Incoming::Bytes,
+            ) => {}
             Err(_) => return false,
         }
     }

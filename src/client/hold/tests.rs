@@ -96,6 +96,8 @@ fn target(address: SocketAddr, policy: Policy) -> Arc<Target> {
             name: "edge".into(),
             url: url.as_str().into(),
             protocol: crate::stats::Protocol::WebSocket,
+            server_beats: false,
+            watches_staleness: false,
             labels: Arc::from([]),
             fan_out: None,
         }),

@@ -14,7 +14,7 @@ use crate::config::leaf::{AuthChoice, Pem, ProxySetting, Sourced, Use, WsUrl};
 use crate::config::raw;
 use crate::config::read::Field;
 use crate::config::{
-    AddressOptions, Auth, Bind, ConnectionOptions, HeartbeatKind, IpFamily, Keepalive, ProxyChoice,
+    AddressOptions, Auth, Bind, ConnectionOptions, Heartbeat, IpFamily, Keepalive, ProxyChoice,
     ProxyServer, ResolveTo, SecretSource, TlsOptions,
 };
 
@@ -60,7 +60,7 @@ impl Resolver<'_, '_> {
             proxy_tls,
             heartbeat: pick!(chain, heartbeat.kind)
                 .get()
-                .map_or(HeartbeatKind::default(), |name| name.0),
+                .map_or(Heartbeat::default(), |name| name.0.clone()),
         }
     }
 

@@ -55,6 +55,8 @@ fn add_target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
         name: name.into(),
         url: "ws://example.com/ws".into(),
         protocol: crate::stats::Protocol::WebSocket,
+        server_beats: false,
+        watches_staleness: false,
         labels: [].into(),
         fan_out: None,
     };

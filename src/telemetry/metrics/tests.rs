@@ -13,6 +13,8 @@ fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> Entr
         name: name.into(),
         url: format!("ws://{name}.example.com:9000/ws").into(),
         protocol: crate::stats::Protocol::WebSocket,
+        server_beats: false,
+        watches_staleness: false,
         labels: labels.collect(),
         fan_out: None,
     };

@@ -14,6 +14,8 @@ fn stats() -> TargetStats {
         name: "edge-tokyo".into(),
         url: "wss://edge-tokyo.example.com/ws".into(),
         protocol: crate::stats::Protocol::WebSocket,
+        server_beats: false,
+        watches_staleness: false,
         labels: [].into(),
         fan_out: None,
     };

@@ -11,6 +11,8 @@ fn target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
         name: name.into(),
         url: format!("ws://{name}.example.com/ws").into(),
         protocol: crate::stats::Protocol::WebSocket,
+        server_beats: false,
+        watches_staleness: false,
         labels: [("region".into(), "eu".into())].into(),
         fan_out: None,
     };

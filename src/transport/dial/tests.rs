@@ -23,6 +23,8 @@ pub(in crate::transport) fn target(
             name: "test".into(),
             url: "ws://shown".into(),
             protocol: crate::stats::Protocol::WebSocket,
+            server_beats: false,
+            watches_staleness: false,
             labels: [].into(),
             fan_out: None,
         }),

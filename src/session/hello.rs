@@ -1,0 +1,178 @@
+//! The hello of a dialect: what has to pass before a connection counts as established.
+
+use std::time::{Duration, Instant};
+
+use tokio::time::timeout_at;
+
+use super::{Speech, clock};
+use crate::config::{Target, mask};
+use crate::dialect::{Dialect, Step};
+use crate::proto::close::Ending;
+use crate::proto::event::{Message, Phase};
+use crate::proto::heartbeat::Wishes;
+use crate::proto::reconnect::Advice;
+use crate::transport::dial::{DialError, Dialed};
+use crate::transport::link::{Incoming, Link};
+
+/// What may come in beside the hello until it is done, in bytes of messages and a little for each.
+const MOST_EARLY: usize = 1 << 20;
+/// What a step costs beside its bytes.
+const STEP: usize = 64;
+
+/// A connection whose hello is done.
+pub(crate) struct Greeted {
+    pub(crate) dialed: Dialed,
+    pub(crate) speech: Speech,
+}
+
+/// Greets the peer that was reached as `target`'s protocol wants it. Without a hello nothing is
+/// waited for.
+pub(crate) async fn greet(mut dialed: Dialed, target: &Target) -> Result<Greeted, DialError> {
+    let on_open = target.policy.on_open.iter();
+    let on_open = on_open.map(|text| Message::text(text.expose().to_string()));
+    let mut speech = Speech {
+        on_open: on_open.collect(),
+        ..Speech::default()
+    };
+    let began = clock();
+    let made = target.connection.heartbeat.dialect(target, rand::random());
+    let mut dialect = match made {
+        Ok(None) => return Ok(Greeted { dialed, speech }),
+        Ok(Some(dialect)) => dialect,
+        Err(message) => return Err(failed(&dialed, message, Advice::Backoff)),
+    };
+    let wishes = &target.policy.wishes;
+    if dialect.awaits().is_some() {
+        let own = began + target.policy.timeouts.hello;
+        let until = own.min(dialed.until);
+        let limit = (target, until == own);
+        let early = exchanged(&mut dialed, &mut dialect, wishes, until, limit).await;
+        dialed.times[Phase::Hello as usize] = Some(clock().saturating_duration_since(began));
+        speech.early = match early {
+            Ok(early) => early,
+            Err((message, advice)) => {
+                let message = mask(&message, &target.secrets());
+                // A courtesy, waiting for nothing.
+                if let Some(leave) = dialect.leave() {
+                    let _ = dialed.link.start_message(leave);
+                }
+                let close = crate::proto::close::CloseFrame::new(1000, "");
+                dialed.link.try_close(&close);
+                return Err(failed(&dialed, message, advice));
+            }
+        };
+    }
+    speech.dialect = Some(dialect);
+    Ok(Greeted { dialed, speech })
+}
+
+fn failed(dialed: &Dialed, message: String, advice: Advice) -> DialError {
+    let facts = dialed.facts.as_ref();
+    DialError {
+        phase: Phase::Hello,
+        message,
+        status: None,
+        advice,
+        times: dialed.times,
+        certificate_not_after: facts.and_then(|facts| facts.tls.and_then(|tls| tls.not_after)),
+        peer: dialed.peer,
+    }
+}
+
+type Failure = (String, Advice);
+
+async fn exchanged(
+    dialed: &mut Dialed,
+    dialect: &mut Dialect,
+    wishes: &Wishes,
+    until: Instant,
+    (target, own): (&Target, bool),
+) -> Result<Vec<Step>, Failure> {
+    let talked = talk(&mut dialed.link, dialect, wishes);
+    let talked = timeout_at(until.into(), talked).await;
+    let Ok(talked) = talked else {
+        let timeouts = &target.policy.timeouts;
+        let (key, limit): (_, Duration) = match own {
+            true => ("hello_timeout", timeouts.hello),
+            false => ("connect_timeout", timeouts.connect),
+        };
+        let what = dialect.awaits().unwrap_or_else(|| "answer".to_owned());
+        return Err((
+            format!("no {what} within {limit:?} ({key})"),
+            Advice::Backoff,
+        ));
+    };
+    talked.map_err(|broken| match broken {
+        Broken::Refused(words, advice) => (format!("the peer refused ({words})"), advice),
+        Broken::TooMuch => {
+            let message = "the peer sent more than 1 MiB before its hello was done".to_owned();
+            (message, Advice::Backoff)
+        }
+        Broken::Ended(ending) => {
+            let verdict = ending.classify();
+            let mut message = verdict.message;
+            if let Ending::PeerClosed(frame) = &ending
+                && let Some(words) = dialect.explain(frame.code)
+            {
+                message.push_str(&format!(": {words}"));
+            }
+            if let Some(what) = dialect.awaits() {
+                message.push_str(&format!("; there was no {what}"));
+            }
+            (message, verdict.advice)
+        }
+    })
+}
+
+enum Broken {
+    Refused(String, Advice),
+    Ended(Ending),
+    TooMuch,
+}
+
+impl From<Ending> for Broken {
+    fn from(ending: Ending) -> Self {
+        Self::Ended(ending)
+    }
+}
+
+/// Speaks until the hello is done: what came in beside it.
+async fn talk(
+    link: &mut Link,
+    dialect: &mut Dialect,
+    wishes: &Wishes,
+) -> Result<Vec<Step>, Broken> {
+    for word in dialect.open(wishes) {
+        link.start_message(word)?;
+        link.flush().await?;
+    }
+    let mut early = Vec::new();
+    let mut held = 0;
+    let mut steps = Vec::new();
+    while dialect.awaits().is_some() {
+        match link.recv().await? {
+            Incoming::Message(message) => dialect.read(&message, &mut steps),
+            Incoming::Close(frame) => return Err(Ending::PeerClosed(frame).into()),
+            Incoming::Ping | Incoming::Pong(_) | Incoming::Comment | Incoming::Bytes => continue,
+        }
+        for step in steps.drain(..) {
+            match step {
+                Step::Send(word) => {
+                    link.start_message(word)?;
+                    link.flush().await?;
+                    continue;
+                }
+                Step::Refused(refusal) => {
+                    return Err(Broken::Refused(refusal.words, refusal.advice));
+                }
+                Step::Message(ref message) => held += message.as_bytes().len() + STEP,
+                Step::Beat | Step::Answer(_) => held += STEP,
+            }
+            if held > MOST_EARLY {
+                return Err(Broken::TooMuch);
+            }
+            early.push(step);
+        }
+    }
+    Ok(early)
+}
