@@ -231,6 +231,23 @@ fn ended_by_protocol(daemon: &Daemon, name: &str, words: &str) {
     assert!(end["message"].as_str().unwrap().contains(words), "{end}");
 }
 
+/// Stops the daemon in order; `speaker`, which tells, has to hear a Close of 1000.
+fn leave(mut daemon: Daemon, speaker: &Speaker) {
+    let closes = || {
+        let lines = speaker.process.stdout.all();
+        let told = lines.iter().filter(|line| line.text_of("event") == "close");
+        told.filter(|line| line.field("code") == Some(&Value::from(1000)))
+            .count()
+    };
+    let before = closes();
+    daemon.process.signal(Signal::TERM);
+    assert_eq!(exit_code(daemon.process.wait(SLACK)), 0);
+    until("the server hears Close 1000", SLACK, || match closes() {
+        n if n > before => Ok(()),
+        _ => Err(format!("{:?}", speaker.process.stdout.texts())),
+    });
+}
+
 #[test]
 fn actioncable_is_held_lost_when_it_stands_still_and_told_its_restart() {
     let _machine = shared();
@@ -415,6 +432,7 @@ fn graphql_refusals_are_named_and_its_messages_counted() {
         scrape.of_target("ws_keepalive_messages_received_total", "tick") >= Some(5.0)
     });
     ended_by_protocol(&daemon, "broken", "out of order");
+    leave(daemon, &speaker);
 }
 
 #[test]
@@ -468,6 +486,7 @@ fn phoenix_refusals_are_named_and_its_messages_counted() {
     speaker.process.signal(Signal::USR1);
     ended_by_protocol(&daemon, "clock", "phx_error");
     daemon.established("clock", SLACK * 2);
+    leave(daemon, &speaker);
 }
 
 #[test]
@@ -616,11 +635,9 @@ fn mosquitto_is_held_lost_when_it_stands_still_and_its_leave_is_seen() {
 }
 
 #[test]
-fn mosquitto_refusals_are_named_by_either_version() {
+fn mosquitto_refusals_are_named_and_it_hears_disconnect_by_either_version() {
     let _machine = shared();
     let speaker = Speaker::mosquitto();
-    let by_password = "heartbeat = { kind = \"mqtt\", version = \"5\", login = \"user\", \
-                       password = { env = \"OUTER_MQTT_PASSWORD\" } }";
     let refused = [
         Refused {
             name: "wrong password of 3.1.1",
@@ -644,9 +661,26 @@ fn mosquitto_refusals_are_named_by_either_version() {
         },
     ];
     refuse(&refused, "");
-    let targets = target("let in", &speaker.guarded_url("/"), by_password);
-    let daemon = Daemon::run_with_variables(&targets, &[("OUTER_MQTT_PASSWORD", PASSWORD)]);
-    daemon.established("let in", SLACK * 2);
+    let let_in = ["3.1.1", "5"].map(|version| {
+        let keys = format!(
+            "heartbeat = {{ kind = \"mqtt\", version = \"{version}\", client_id = \"of {version}\", \
+             login = \"user\", password = {{ env = \"OUTER_MQTT_PASSWORD\" }} }}"
+        );
+        target(version, &speaker.guarded_url("/"), &keys)
+    });
+    let password = [("OUTER_MQTT_PASSWORD", PASSWORD)];
+    let mut daemon = Daemon::run_with_variables(&let_in.concat(), &password);
+    for version in ["3.1.1", "5"] {
+        daemon.established(version, SLACK * 2);
+    }
+    daemon.process.signal(Signal::TERM);
+    assert_eq!(exit_code(daemon.process.wait(SLACK)), 0);
+    for version in ["3.1.1", "5"] {
+        let goodbye = format!("Received DISCONNECT from of {version}");
+        speaker.process.stderr.wait(&goodbye, SLACK, |line| {
+            line.text.ends_with(&goodbye).then_some(())
+        });
+    }
 }
 
 /// Phoenix and SignalR as written here are what the clients of their makers expect.

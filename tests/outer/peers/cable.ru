@@ -1,4 +1,5 @@
-# ActionCable without Rails. Usage: puma --silent? see named.rs; SIGTERM restarts the cable first, as a deploy does.
+# ActionCable without Rails. Usage: puma -b tcp://127.0.0.1:0 cable.ru; see speakers.rs. Before it stops, at SIGTERM,
+# it says so to its clients, as `ActionCable.server.restart` does.
 # Channels: RoomChannel is confirmed, ChatChannel needs the param `room`, TickChannel sends a message each
 # second, SecretChannel is rejected. `/cable?token=wrong` is an unauthorized connection.
 require "active_support/all"
