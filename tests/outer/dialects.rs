@@ -584,10 +584,11 @@ fn rabbitmq_names_refusals_is_held_lost_when_it_stands_still_and_leaves() {
             name: "stomp",
             path: "/ws",
             keys: "heartbeat = { kind = \"stomp\", vhost = \"/\", login = \"guest\", \
-                   password = \"guest\", topics = [\"/topic/x\"] }\nping_interval = \"1s\"",
+                   password = \"guest\", topics = [\"/topic/x\"] }\nping_interval = \"2s\"",
             beats: Beats::Theirs,
-            period: secs(1.0),
-            patience: secs(2.0),
+            // As negotiated, and two of them may be missed.
+            period: secs(2.0),
+            patience: secs(4.0),
             // A node that stops drops its connections without a word.
             leave: Leave {
                 cause: "fin",
