@@ -366,4 +366,8 @@ impl Observer for Reader {
     fn dial_again(&mut self) -> bool {
         self.failures_left != Some(0)
     }
+
+    fn stays_stopped(&self) -> bool {
+        false
+    }
 }

@@ -179,13 +179,7 @@ fn ending(error: Error) -> Ending {
         Error::Protocol(error) => protocol_ending(1002, error),
         Error::Utf8(error) => protocol_ending(1007, format!("text that is not UTF-8: {error}")),
         Error::Capacity(error) => Ending::TooBig(error.to_string()),
-        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(error) => Ending::Tls {
-                by_peer: tls::is_alert(error),
-                error: tls::of_error(error),
-            },
-            None => io_ending(&error),
-        },
+        Error::Io(error) => io_ending(&error),
         // A write buffer without limit is never full, and the rest belong to handshakes.
         Error::WriteBufferFull(_)
         | Error::Url(_)
@@ -196,7 +190,14 @@ fn ending(error: Error) -> Ending {
     }
 }
 
-fn io_ending(error: &io::Error) -> Ending {
+/// What an error of the stream below says about how the connection ended.
+pub(super) fn io_ending(error: &io::Error) -> Ending {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return Ending::Tls {
+            by_peer: tls::is_alert(error),
+            error: tls::of_error(error),
+        };
+    }
     match error.kind() {
         ErrorKind::UnexpectedEof => Ending::Fin,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {

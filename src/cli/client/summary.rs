@@ -92,6 +92,10 @@ impl Observer for Teller<'_> {
     fn dial_again(&mut self) -> bool {
         self.reconnect
     }
+
+    fn stays_stopped(&self) -> bool {
+        false
+    }
 }
 
 impl Summary {
