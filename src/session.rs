@@ -711,4 +711,6 @@ fn clock() -> Instant {
 }
 
 #[cfg(test)]
+mod dialect_tests;
+#[cfg(test)]
 mod tests;
