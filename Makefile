@@ -45,6 +45,21 @@ outer: ## The built binary against real peers; installs them by name into $$TOOL
 	scripts/install-peers
 	RUST_TEST_THREADS=16 cargo test --locked --test outer
 
+# Seconds per target.
+FUZZ_SECONDS ?= 60
+
+# On stable: cargo-fuzz asks for unstable flags of rustc, and for nothing else of nightly. No
+# sanitizer, for what is fuzzed has no unsafe code, and without one it runs twice as often.
+.PHONY: fuzz
+fuzz: ## Each fuzz target for $$FUZZ_SECONDS; what it finds is in fuzz/artifacts
+	scripts/install-cargo-fuzz
+	export PATH="$(TOOLS)/bin:$$PATH" RUSTC_BOOTSTRAP=1; \
+	for target in $$(cargo fuzz list); do \
+	  mkdir -p "fuzz/corpus/$$target"; \
+	  cargo fuzz run --sanitizer none "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
+	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1; \
+	done
+
 .PHONY: bench
 bench: ## The benchmark at its full size: 15,000 targets
 	cargo bench --locked --bench hold

@@ -140,6 +140,11 @@ impl More {
         }))
     }
 
+    /// Whether nothing is left that it is for.
+    fn is_over(&self) -> bool {
+        self.speech.dialect.is_none() && self.staleness.is_none()
+    }
+
     /// When [`Self::poll`] has something to say.
     fn deadline(&self) -> Option<Instant> {
         let silence = self.silence.as_ref().map(Silence::deadline);
@@ -308,6 +313,7 @@ impl Session {
         for message in on_open {
             self.send_message(message, host).await?;
         }
+        self.more.take_if(|more| more.is_over());
         Ok(())
     }
 
@@ -502,6 +508,7 @@ impl Session {
                     }
                     host.observe(Event::HeartbeatReceived);
                 }
+                Step::Life => more.heard(now, host),
                 Step::Answer(seq) => {
                     let (rtt, mismatch) = match self.heartbeat.handle_answer(seq, now) {
                         Pong::Answer { rtt, mismatch } => (rtt, mismatch),
@@ -703,5 +710,7 @@ fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 mod tests;

@@ -10,13 +10,15 @@ use tokio::time::{Instant, sleep};
 
 use super::gate::DialGate;
 use crate::config::{Heartbeat, Target, mask};
+use crate::proto::backoff::BackoffPolicy;
 use crate::proto::close::Asked;
 use crate::proto::event::{DialFailure, Established, Event, Message, Recovered};
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, spread};
-use crate::proto::reconnect::Reconnect;
+use crate::proto::reconnect::{Advice, Reconnect};
 use crate::session::hello::{self, Greeted};
 use crate::session::{Finished, Host, Request, Session, SessionPolicy, SilentClose};
 use crate::transport::dial::{DialError, dial};
+use crate::transport::sse::Resume;
 
 /// What is wanted of a target's task: level-triggered, so that nothing is lost and nothing queues
 /// when wishes come faster than connections close.
@@ -139,6 +141,12 @@ pub(crate) trait Observer {
     fn dial_again(&mut self) -> bool {
         true
     }
+
+    /// Whether to stay when the peer wants no connection ever again: for another target may be
+    /// wished for. Where nobody can wish, there is nothing to stay for.
+    fn stays_stopped(&self) -> bool {
+        true
+    }
 }
 
 /// When the first ping of each connection leaves.
@@ -168,6 +176,7 @@ pub(crate) fn hold(
         reconnect: Reconnect::default(),
         attempts: 0,
         outage: None,
+        resume: None,
     });
     async move {
         if let Ok(holder) = &mut holder {
@@ -186,6 +195,8 @@ struct Holder<O> {
     /// Dials since the last connection.
     attempts: u32,
     outage: Option<Outage>,
+    /// Where an event stream ended. As the failures, it is forgotten with the connection it is of.
+    resume: Option<Box<Resume>>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -210,7 +221,14 @@ impl<O: Observer> Holder<O> {
                 Some(wait) => wait,
                 None => return self.desired.target().map(drop).map_err(|_| Over),
             },
-            Err(error) => self.dial_failed(error),
+            Err(error) => {
+                let advice = error.advice;
+                let wait = self.dial_failed(error);
+                if advice == Advice::Stop {
+                    return Box::pin(self.stopped()).await;
+                }
+                wait
+            }
         };
         if !self.observer.dial_again() {
             return Err(Over);
@@ -226,11 +244,12 @@ impl<O: Observer> Holder<O> {
     ) -> Result<Option<Result<Box<Greeted>, Box<DialError>>>, Over> {
         self.attempts = self.attempts.saturating_add(1);
         let dialing = self.target.clone();
+        let resume = self.resume.clone();
         let failing = self.reconnect.failures() > 0;
         let mut dialed = std::pin::pin!(async {
             let _place = gate.enter(failing).await;
             // Large, and only made once there is a place: thousands may wait for one.
-            let dialed = Box::pin(dial(&dialing)).await;
+            let dialed = Box::pin(dial(&dialing, resume.as_deref())).await;
             let greeted = match dialed {
                 Ok(dialed) => Box::pin(hello::greet(dialed, &dialing)).await,
                 Err(error) => Err(error),
@@ -247,7 +266,7 @@ impl<O: Observer> Holder<O> {
                         let same = wanted.same_connection(&dialing);
                         self.target = wanted;
                         if !same {
-                            self.reconnect = Reconnect::default();
+                            self.forget();
                             return Ok(None);
                         }
                     }
@@ -259,10 +278,10 @@ impl<O: Observer> Holder<O> {
 
     #[expect(clippy::boxed_local, reason = "it comes in a box, and is freed here")]
     fn dial_failed(&mut self, error: Box<DialError>) -> Duration {
-        let policy = &self.target.policy.reconnect;
+        let policy = self.backoff();
         let wait = self
             .reconnect
-            .dial_failed(policy, error.advice, rand::random());
+            .dial_failed(&policy, error.advice, rand::random());
         self.observer
             .observe(Event::DialFailed(Box::new(DialFailure {
                 at: SystemTime::now(),
@@ -282,7 +301,7 @@ impl<O: Observer> Holder<O> {
     async fn session(&mut self, dialed: Box<Greeted>) -> Option<Duration> {
         let session = self.established(dialed);
         let finished = session.run(self).await;
-        self.finished(&finished)
+        self.finished(finished)
     }
 
     /// Announces a connection that came up. Not async, so that the emptied box is freed here.
@@ -315,7 +334,7 @@ impl<O: Observer> Holder<O> {
         session
     }
 
-    fn finished(&mut self, finished: &Finished) -> Option<Duration> {
+    fn finished(&mut self, finished: Finished) -> Option<Duration> {
         self.outage = Some(Outage {
             id: finished.outage_id,
             since: finished.at.into(),
@@ -324,16 +343,50 @@ impl<O: Observer> Holder<O> {
             && !wanted.same_connection(&self.target)
         {
             self.target = wanted;
-            self.reconnect = Reconnect::default();
+            self.forget();
             return None;
         }
         self.desired.target().ok()?;
-        let policy = &self.target.policy.reconnect;
+        self.resume = finished.resume;
+        let policy = self.backoff();
         let (advice, since, at) = (finished.verdict.advice, finished.since, finished.at);
         Some(
             self.reconnect
-                .ended(policy, advice, since, at, rand::random()),
+                .ended(&policy, advice, since, at, rand::random()),
         )
+    }
+
+    /// How long waits are: an event stream's `retry` takes the place of the first one's length.
+    fn backoff(&self) -> BackoffPolicy {
+        let policy = self.target.policy.reconnect;
+        let retry = self.resume.as_ref().and_then(|resume| resume.retry);
+        retry.map_or(policy, |retry| policy.beginning_at(retry))
+    }
+
+    /// Another connection is wanted: nothing of the one before counts for it.
+    fn forget(&mut self) {
+        self.reconnect = Reconnect::default();
+        self.resume = None;
+    }
+
+    /// The peer wants no connection ever again: waits for the wish for another one.
+    async fn stopped(&mut self) -> Result<(), Over> {
+        if !self.observer.stays_stopped() || !self.observer.dial_again() {
+            return Err(Over);
+        }
+        self.observer.observe(Event::Stopped);
+        loop {
+            let wish = self.desired.other_than(&self.target).await;
+            let wanted = wish.map_err(|_| Over)?;
+            let same = wanted.same_connection(&self.target);
+            self.target = wanted;
+            if !same {
+                self.forget();
+                // What it says is news, if it is the same words.
+                self.attempts = 0;
+                return Ok(());
+            }
+        }
     }
 
     async fn wait(&mut self, wait: Duration) -> Result<(), Over> {
@@ -349,7 +402,7 @@ impl<O: Observer> Holder<O> {
                     until = until.min(Instant::now() + wanted.policy.reconnect.max);
                     self.target = wanted;
                     if !same {
-                        self.reconnect = Reconnect::default();
+                        self.forget();
                         return Ok(());
                     }
                 }
@@ -411,5 +464,7 @@ fn session_policy(target: &Target) -> SessionPolicy {
     }
 }
 
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod tests;

@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::config::heartbeat::PeerBeats;
 use crate::config::{
     self, ConnectionOptions, DialLimits, Heartbeat, Policy, Secret, SecretSource, Target,
     TlsOptions, WsUrl,
@@ -305,7 +304,7 @@ impl Builder {
                 name: (&*url.name).into(),
                 url: url.shown,
                 protocol: kind.protocol(),
-                server_beats: kind.peer_beats() == PeerBeats::Always,
+                server_beats: kind.peer_beats(),
                 watches_staleness: false,
                 labels: Arc::from([]),
                 fan_out: None,
@@ -387,5 +386,9 @@ impl Observer for Reader {
 
     fn dial_again(&mut self) -> bool {
         self.failures_left != Some(0)
+    }
+
+    fn stays_stopped(&self) -> bool {
+        false
     }
 }

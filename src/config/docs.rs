@@ -3,7 +3,7 @@
 
 use std::fmt::Write as _;
 
-use super::heartbeat::{Kind, PeerBeats};
+use super::heartbeat::Kind;
 use super::raw;
 use super::read::{Key, Read};
 
@@ -48,11 +48,7 @@ fn heartbeat(text: &mut String, kind: Kind) {
     });
     let keys: Vec<String> = keys.collect();
     let we = if kind.we_beat() { "yes" } else { "" };
-    let server = match kind.peer_beats() {
-        PeerBeats::Always => "yes",
-        PeerBeats::Maybe => "if `max_silence` is set",
-        PeerBeats::Never => "",
-    };
+    let server = if kind.peer_beats() { "yes" } else { "" };
     let offered = kind.subprotocols().iter().map(|name| format!("`{name}`"));
     let parameters = kind.address().into_iter().flat_map(|(path, parameters)| {
         let path = (path != "/").then(|| format!("path `{path}`"));
@@ -151,7 +147,6 @@ fn example(key: &str) -> &'static str {
         "send" => "'ping ${seq}'",
         "expect" => "{ pointer = \"/status\", value = \"ok\" }",
         "channels" => "[\"ChatChannel\", { channel = \"RoomChannel\", room = 5 }]",
-        "namespace" => "\"/\"",
         "payload" => "{ file = \"/etc/ws-keepalive/edge.json\" }",
         "subscription" => "\"subscription { ticks }\"",
         "topics" => "[\"room:lobby\"]",

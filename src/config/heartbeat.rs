@@ -4,7 +4,7 @@ mod kind;
 
 use std::sync::Arc;
 
-pub(crate) use self::kind::{Kind, PeerBeats};
+pub(crate) use self::kind::Kind;
 
 use super::secret::Secrets;
 use super::{Secret, SecretSource, Target};
@@ -39,9 +39,9 @@ pub(crate) enum Heartbeat {
         channels: Vec<Secret<Box<str>>>,
     },
     EngineIo {
-        /// The Socket.IO namespace to join; none is joined without.
+        /// The Socket.IO namespace to join. Default `/`; an empty one is none.
         namespace: Option<Box<str>>,
-        /// A JSON object. There is none without a namespace.
+        /// A JSON object.
         payload: Option<SecretSource>,
     },
     GraphqlTransportWs {
@@ -110,24 +110,26 @@ impl Heartbeat {
     /// How the protocol beats before its peer has said anything of it; `None` of RFC 6455's pings
     /// and of no heartbeat.
     pub(crate) fn timing(&self, wishes: &Wishes) -> Option<Timing> {
-        // Secrets have no part in it.
+        // Neither secrets nor patterns have a part in it.
+        let pattern = || Pattern::Regex(".".into());
         let dialect = match self {
             Self::Ping | Self::None => return None,
             Self::Sse => Dialect::Sse(Listener),
-            Self::Expect(pattern) => Dialect::Expect(Expect::new(pattern.clone())),
-            Self::Message { expect, .. } => Dialect::Message(Templates::new("", expect.clone(), 0)),
+            Self::Expect(_) => Dialect::Expect(Expect::new(&pattern()).ok()?),
+            Self::Message { .. } => Dialect::Message(Templates::new("", &pattern(), 0).ok()?),
             Self::ActionCable { .. } => Dialect::ActionCable(ActionCable::new(Vec::new())),
             Self::EngineIo { .. } => Dialect::EngineIo(EngineIo::new(None, None)),
             Self::GraphqlTransportWs { .. } => {
                 Dialect::GraphqlTransportWs(GraphqlTransportWs::new(None, None))
             }
             Self::Phoenix { .. } => Dialect::Phoenix(Phoenix::new(Vec::new())),
-            Self::Stomp(_) => Dialect::Stomp(Stomp::new(stomp::Login {
-                vhost: "".into(),
-                login: None,
-                passcode: None,
-                topics: Vec::new(),
-            })),
+            // Negotiated: what we offer and ask for.
+            Self::Stomp(_) => {
+                return Some(Timing {
+                    heartbeat: wishes.telling(stomp::INTERVAL),
+                    max_silence: Some(wishes.max_silence.unwrap_or(stomp::INTERVAL * 2)),
+                });
+            }
             Self::Mqtt { version, .. } => Dialect::Mqtt(Mqtt::new(mqtt::Login {
                 version: *version,
                 client_id: "".into(),
@@ -205,10 +207,15 @@ impl Heartbeat {
         Ok(Some(Box::new(match self {
             Self::Ping | Self::None => return Ok(None),
             Self::Sse => Dialect::Sse(Listener),
-            Self::Expect(pattern) => Dialect::Expect(Expect::new(pattern.clone())),
+            Self::Expect(pattern) => {
+                let speaker = Expect::new(pattern);
+                Dialect::Expect(speaker.map_err(|wrong| format!("heartbeat.expect: {wrong}"))?)
+            }
             Self::Message { send, expect } => {
                 let send = text("send", send)?;
-                Dialect::Message(Templates::new(send.expose(), expect.clone(), nonce))
+                // Its file may have changed since the configuration was read.
+                let speaker = Templates::new(send.expose(), expect, nonce);
+                Dialect::Message(speaker.map_err(|wrong| format!("heartbeat: {wrong}"))?)
             }
             Self::ActionCable { channels } => {
                 let channels = channels.iter().map(|channel| channel.expose().clone());

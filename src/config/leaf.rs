@@ -25,7 +25,7 @@ pub(super) use heartbeat::{
     Template, Text, Topics,
 };
 pub(super) use label::Labels;
-pub(super) use listen::{Addresses, ListenAddress};
+pub(super) use listen::{Addresses, FaultSetting, ListenAddress};
 pub(super) use proxy::{ProxySetting, masked_proxy};
 pub(crate) use request::WsUrl;
 pub(super) use request::{HeaderTable, Subprotocols};

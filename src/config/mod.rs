@@ -5,6 +5,7 @@ mod chain;
 #[cfg(test)]
 mod docs;
 pub(crate) mod duration;
+pub(crate) mod faults;
 pub(crate) mod flags;
 pub(crate) mod heartbeat;
 pub(crate) mod judge;
@@ -34,11 +35,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use faults::FaultSwitches;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use leaf::WsUrl;
 pub(crate) use place::Place;
 pub(crate) use secret::{Secret, mask};
 
+use crate::dialect::sse;
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::{HeartbeatPolicy, Wishes};
 use crate::stats::{Buckets, Identity};
@@ -164,6 +167,8 @@ pub(crate) struct Server {
     pub(crate) close_timeout: Duration,
     /// Without it ws:// is served, with it wss://.
     pub(crate) tls: Option<ServerTls>,
+    /// What goes wrong on purpose. Default: nothing.
+    pub(crate) faults: FaultSwitches,
 }
 
 /// TLS of a listener. Identity is the paths; the files are read again when they change.
@@ -505,8 +510,8 @@ impl Default for Policy {
             reconnect: BackoffPolicy::default(),
             timeouts: Timeouts::default(),
             max_message_size: 16 << 20,
-            max_line: 1 << 20,
-            max_event: 4 << 20,
+            max_line: sse::MAX_LINE,
+            max_event: sse::MAX_EVENT,
             on_open: Vec::new(),
             rtt_buckets: Buckets::default(),
             path_idle_timeout: None,

@@ -9,10 +9,10 @@ use super::heartbeat::Kind;
 use super::layer::Step;
 use super::leaf::{
     Addresses, AuthChoice, BindTo, BucketBounds, Channels, CookieTable, Count, Destinations,
-    Expectation, Factor, FilePath, HeaderTable, HeaderText, Interval, JsonObject, JsonParams,
-    KeepaliveTime, Labels, Line, ListenAddress, Login, LookupInterval, Name, Namespace, Passcode,
-    Pem, Positive, Probes, ProxySetting, Redirects, Retries, Share, Size, Subprotocols, Template,
-    Text, TlsName, Topics, UserTimeout, WsUrl,
+    Expectation, Factor, FaultSetting, FilePath, HeaderTable, HeaderText, Interval, JsonObject,
+    JsonParams, KeepaliveTime, Labels, Line, ListenAddress, Login, LookupInterval, Name, Namespace,
+    Passcode, Pem, Positive, Probes, ProxySetting, Redirects, Retries, Share, Size, Subprotocols,
+    Template, Text, TlsName, Topics, UserTimeout, WsUrl,
 };
 use super::read::{Key, Read, Reader, section};
 use super::{IpFamily, LogFormat, LogLevel, Secret, TlsVersion};
@@ -126,6 +126,9 @@ section! {
         close_timeout: Positive = "10s",
         /// Serve wss:// instead of ws://.
         tls: ServerTls,
+        /// Faults to test alerts with: `true` serves those that a client asks for by query, as in `/ws?no_pongs_after=2`;
+        /// a text in the same syntax, as in `"close=1012&after=10s"`, serves these to every client. `ws-keepalive server --help` has the list.
+        faults: FaultSetting = false,
     }
 }
 
@@ -164,8 +167,8 @@ macro_rules! target_section {
             /// protocol's beat is not sent again unless this says so. Flag: `--max-retry-limit`.
             max_retry_limit: Retries = 3,
             /// The longest time without a beat that the server begins (`sse`: without a byte) before the connection is given up.
-            /// For the heartbeats sse, expect, actioncable, engineio, graphql-transport-ws, stomp and signalr.
-            /// Default: 45s of `sse` and `expect`; of a protocol its own; of `graphql-transport-ws`, whose servers need not beat, none.
+            /// For the heartbeats sse, expect, actioncable, engineio, stomp and signalr. Default: 45s of `sse` and `expect`, of a
+            /// protocol its own.
             max_silence: Positive,
             /// A connection that brings no application message for this long is shown as stale (`ws_keepalive_stale`); it is not ended.
             /// Default: never.
@@ -319,8 +322,8 @@ section! {
         expect: Expectation,
         /// `actioncable`: channels to subscribe to: names, or tables with their parameters: `{ channel = "ChatChannel", room = 5 }`.
         channels: Channels,
-        /// `engineio`: the Socket.IO namespace to connect to: `/`, `/admin`. Default: none, the connection is only held.
-        namespace: Namespace,
+        /// `engineio`: the Socket.IO namespace to connect to: `/admin`; `""` for none, plain Engine.IO.
+        namespace: Namespace = "/",
         /// A JSON object. `engineio`: `auth` of the namespace; `graphql-transport-ws`: the payload of `connection_init`;
         /// `phoenix`: what topics are joined with that have no parameters of their own.
         payload: JsonObject,

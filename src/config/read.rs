@@ -232,7 +232,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys later versions have.
-const FUTURE: [&str; 2] = ["otlp", "faults"];
+const FUTURE: [&str; 1] = ["otlp"];
 
 /// The one of `names` that `name` was probably meant to be.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {

@@ -17,7 +17,7 @@ use self::warnings::Warnings;
 pub(super) use self::warnings::useless;
 use super::chain::{Chain, Level, Picked, pick};
 use super::duration::format_duration;
-use super::heartbeat::{Kind, PeerBeats};
+use super::heartbeat::Kind;
 use super::layer::{KeyPath, Step};
 use super::layers::Layers;
 use super::leaf::{Use, WsUrl};
@@ -29,6 +29,7 @@ use super::{
     Config, ConnectionOptions, DialLimits, Listen, Log, Metrics, Policy, ProxyChoice, ProxyServer,
     SecretSource, Server, Target, Timeouts, TlsOptions,
 };
+use crate::dialect::sse;
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, Wishes};
 use crate::stats::{Buckets, Identity};
@@ -119,6 +120,7 @@ fn server(raw: &raw::Server, layers: &Layers<'_>, mistakes: &mut Vec<Mistake>) -
         handshake_timeout: or(&raw.handshake_timeout, Duration::from_secs(10)),
         close_timeout: or(&raw.close_timeout, Duration::from_secs(10)),
         tls: server_tls(&raw.tls, layers, mistakes),
+        faults: raw.faults.get().map(|f| f.0.clone()).unwrap_or_default(),
     }
 }
 
@@ -287,17 +289,12 @@ impl Resolver<'_, '_> {
             .address()
             .map(|(path, parameters)| url.completed(path, parameters));
         let url = completed.as_ref().unwrap_or(url);
-        let server_beats = match kind.peer_beats() {
-            PeerBeats::Always => true,
-            PeerBeats::Maybe => policy.wishes.max_silence.is_some(),
-            PeerBeats::Never => false,
-        };
         Some(Arc::new(Target {
             identity: Arc::new(Identity {
                 name,
                 url: url.shown.clone(),
                 protocol: kind.protocol(),
-                server_beats,
+                server_beats: kind.peer_beats(),
                 watches_staleness: policy.staleness.is_some(),
                 labels: self.labels(chain),
                 fan_out: None,
@@ -394,8 +391,8 @@ impl Resolver<'_, '_> {
             reconnect: self.reconnect(chain),
             timeouts,
             max_message_size: size(pick!(chain, max_message_size), 16 << 20),
-            max_line: size(pick!(chain, max_line), 1 << 20),
-            max_event: size(pick!(chain, max_event), 4 << 20),
+            max_line: size(pick!(chain, max_line), sse::MAX_LINE),
+            max_event: size(pick!(chain, max_event), sse::MAX_EVENT),
             on_open: on_open.unwrap_or_default(),
             rtt_buckets: buckets.map_or_else(
                 || self.shared.default_buckets.clone(),

@@ -41,6 +41,15 @@ impl BackoffPolicy {
         let share = 1.0 - self.jitter * dice.clamp(0.0, 1.0);
         Duration::from_secs_f64((base * share).max(0.0)).max(SHORTEST)
     }
+
+    /// The same with another beginning, as a peer wishes for it: not before our own, and not
+    /// beyond the longest wait.
+    pub(crate) fn beginning_at(self, initial: Duration) -> Self {
+        Self {
+            initial: initial.min(self.max).max(self.initial),
+            ..self
+        }
+    }
 }
 
 // Compared and hashed for sharing equal policies; the floats are finite by construction.
@@ -80,6 +89,15 @@ mod tests {
             SHORTEST,
             "full jitter, never under 100 ms"
         );
+    }
+
+    #[test]
+    fn a_peers_beginning_is_clamped_and_grows() {
+        let begun = |secs| policy(0.0).beginning_at(Duration::from_secs(secs));
+        let waits = |policy: BackoffPolicy| [0, 1, 2].map(|n| policy.wait(n, 0.0).as_secs());
+        assert_eq!(waits(begun(5)), [5, 10, 20]);
+        assert_eq!(waits(begun(0)), [1, 2, 4]);
+        assert_eq!(waits(begun(u64::MAX)), [30, 30, 30]);
     }
 
     proptest! {

@@ -174,6 +174,8 @@ pub(crate) enum Ending {
     Silence(Duration),
     /// An event stream came to its end: the response is complete.
     StreamEnded,
+    /// An event stream ended before its end, or without one that can be told.
+    StreamCut(Cut),
     /// The application protocol's own refusal, in its words.
     Dialect(Refusal),
     /// The peer took no bytes in time.
@@ -186,6 +188,18 @@ pub(crate) enum Ending {
     Tls { by_peer: bool, error: String },
     /// We were asked to end it.
     Asked(Asked),
+}
+
+/// How an event stream was cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Cut {
+    /// TCP, or TLS, ended within the response.
+    Fin,
+    /// TCP was reset.
+    Reset,
+    /// TCP, or TLS, ended, and so did a response that has neither a length nor chunks: by its end
+    /// alone nobody can tell whether it was meant (RFC 9112 section 8).
+    Endless,
 }
 
 /// What a protocol calls our beat and its answer.
@@ -302,6 +316,21 @@ impl Ending {
             Self::StreamEnded => {
                 let message = "peer ended the event stream (the response is complete)".to_owned();
                 verdict(Cause::ClosedNormal, Peer, Backoff, message, None)
+            }
+            Self::StreamCut(cut) => {
+                let (cause, message) = match cut {
+                    Cut::Fin => (
+                        Cause::Fin,
+                        "peer vanished (FIN in the middle of the response)",
+                    ),
+                    Cut::Reset => (Cause::Reset, "peer reset the connection (RST)"),
+                    Cut::Endless => (
+                        Cause::Fin,
+                        "peer vanished (FIN; the response has no length and no chunks that would \
+                         tell whether it was complete)",
+                    ),
+                };
+                verdict(cause, Peer, Backoff, message.to_owned(), None)
             }
             Self::Dialect(Refusal { words, advice }) => {
                 let message = format!("the peer's protocol says no more ({words})");

@@ -319,6 +319,6 @@ pub enum Event {
         /// Events left out.
         count: u64,
     },
-    /// No further dial: asked to stop, or out of attempts.
+    /// No further dial: asked to stop, out of attempts, or an event stream was answered 204.
     Stopped,
 }

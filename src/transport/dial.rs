@@ -8,18 +8,21 @@ use std::time::{Duration, SystemTime};
 use tokio::net::UnixStream;
 use tokio::time::{Instant, timeout_at};
 
+use super::answer::{Refusal, Wanted};
 use super::exchange::Received;
 use super::io::Io;
 use super::link::Link;
 use super::proxy::{self, Destination, Proxy};
 use super::request;
 use super::resolver;
+use super::sse::Resume;
+use super::subscribe::{self, StreamRequest};
 use super::tcp;
 use super::tls::{self, Prepared, TlsWatch};
 use super::trace::Trace;
-use super::upgrade::{self, Refusal, UpgradeRequest, Upgraded};
+use super::upgrade::{self, UpgradeRequest};
 use super::ws::WsLink;
-use crate::config::{IpFamily, Place, ProxyKind, ResolveTo, Target, TlsOptions, mask};
+use crate::config::{Heartbeat, IpFamily, Place, ProxyKind, ResolveTo, Target, TlsOptions, mask};
 use crate::os;
 use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::reconnect::Advice;
@@ -132,13 +135,22 @@ impl Failure {
     }
 }
 
-/// Reaches `target`'s peer and makes it speak WebSocket.
-pub(crate) async fn dial(target: &Target) -> Result<Dialed, DialError> {
-    dial_traced(target, &mut Trace::default()).await
+/// Reaches `target`'s peer and makes it speak WebSocket, or send an event stream, which is taken up
+/// at `resume`.
+pub(crate) async fn dial(target: &Target, resume: Option<&Resume>) -> Result<Dialed, DialError> {
+    dialed(target, resume, &mut Trace::default()).await
 }
 
-/// The same, for people who want to see what passed.
+/// The same from the beginning, for people who want to see what passed.
 pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Dialed, DialError> {
+    dialed(target, None, trace).await
+}
+
+async fn dialed(
+    target: &Target,
+    resume: Option<&Resume>,
+    trace: &mut Trace,
+) -> Result<Dialed, DialError> {
     let timeouts = &target.policy.timeouts;
     let now = Instant::now();
     let mut progress = Progress {
@@ -154,10 +166,16 @@ pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Di
     let first = Place::parse(target.url.expose())
         .map_err(|error| progress.refused(format!("the url is broken: {error}")))?;
     let mut place = first.clone();
+    let wanted = match target.connection.heartbeat == Heartbeat::Sse {
+        true => Wanted::Stream,
+        false => Wanted::Upgrade,
+    };
     let mut redirects = 0;
     loop {
         let dial = Dial {
             target,
+            wanted,
+            resume,
             place: &place,
             is_own: same_origin(&first, &place),
         };
@@ -172,7 +190,8 @@ pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Di
             }
         };
         redirects += 1;
-        place = followed(&place, &next, redirects, target.connection.max_redirects)
+        let most = target.connection.max_redirects;
+        place = followed(wanted, &place, &next, redirects, most)
             .map_err(|message| concealed(progress.refused(message), target))?;
         trace
             .redirects
@@ -202,7 +221,13 @@ fn same_origin(a: &Place, b: &Place) -> bool {
 const LONGEST_HOST: usize = 253;
 
 /// The place that redirect number `count` from `place` leads to.
-fn followed(place: &Place, location: &str, count: u32, most: u32) -> Result<Place, String> {
+fn followed(
+    wanted: Wanted,
+    place: &Place,
+    location: &str,
+    count: u32,
+    most: u32,
+) -> Result<Place, String> {
     let next = place.join(location);
     let next = next.map_err(|error| format!("the peer redirects, and its Location {error}"))?;
     if next.host.len() > LONGEST_HOST {
@@ -212,9 +237,10 @@ fn followed(place: &Place, location: &str, count: u32, most: u32) -> Result<Plac
         ));
     }
     if place.secure && !next.secure {
+        let [from, to] = wanted.schemes();
         return Err(format!(
-            "the peer redirects from wss to ws, to {}: not followed, for what is sent would be \
-             readable on the way",
+            "the peer redirects from {from} to {to}, to {}: not followed, for what is sent would \
+             be readable on the way",
             next.authority
         ));
     }
@@ -237,6 +263,9 @@ enum Reached {
 /// One way to one place.
 struct Dial<'a> {
     target: &'a Target,
+    wanted: Wanted,
+    /// Where an event stream is taken up.
+    resume: Option<&'a Resume>,
     place: &'a Place,
     /// Whether this is where the target's url points, and not where a redirect led: credentials,
     /// `resolve` and `server_name` are for that place alone.
@@ -300,21 +329,20 @@ impl Dial<'_> {
         }
 
         let (io, secured) = self.secure(progress, io, tls.as_ref(), trace).await?;
-        let upgraded = self
+        let agreed = self
             .upgrade(progress, io, &secured, proxy.as_ref(), trace)
             .await?;
-        Ok(match upgraded {
+        Ok(match agreed {
             Agreed::Redirect(location) => Reached::Redirect(location),
-            Agreed::Upgraded(upgraded) => {
+            Agreed::Link(agreement) => {
                 let facts = Facts {
-                    subprotocol: upgraded.subprotocol,
+                    subprotocol: agreement.subprotocol,
                     proxy: proxy.map(|proxy| proxy.shown.into()),
                     tls: secured.map(|(facts, _)| facts),
-                    headers: upgraded.headers,
+                    headers: agreement.headers,
                 };
-                let max = self.target.policy.max_message_size;
                 Reached::Peer(Box::new(Dialed {
-                    link: Link::Ws(WsLink::client(upgraded.io, &upgraded.early, max)),
+                    link: agreement.link,
                     until: progress.overall.into_std(),
                     times: progress.times,
                     facts: (facts != Facts::default()).then(|| Arc::new(facts)),
@@ -538,7 +566,7 @@ impl Dial<'_> {
                 let failure = failure.concealed(&self.secrets(None));
                 not_after = failure.not_after;
                 trace.presented(failure.chain, Vec::new);
-                Failure::plain(failure.message)
+                Failure::plain(self.wanted.in_its_schemes(failure.message))
             })
         };
         let waited_for = || {
@@ -575,20 +603,52 @@ impl Dial<'_> {
             Some(host) if self.is_own => host,
             Some(_) | None => self.place.authority.as_str(),
         };
-        let request = UpgradeRequest {
-            path: &self.place.path,
-            host,
-            headers,
-            subprotocols: &options.subprotocols,
-            require_subprotocol: options.require_subprotocol,
-            follows: options.max_redirects > 0,
-            secrets: &secrets,
-        };
-        let received = Arc::<Received>::default();
         let follows = options.max_redirects > 0;
-        let upgrade = async {
-            match upgrade::upgrade(io, request, received.clone(), trace).await {
-                Ok(upgraded) => Ok(Agreed::Upgraded(Box::new(upgraded))),
+        let received = Arc::<Received>::default();
+        let agree = async {
+            let agreed = match self.wanted {
+                Wanted::Upgrade => {
+                    let request = UpgradeRequest {
+                        path: &self.place.path,
+                        host,
+                        headers,
+                        subprotocols: &options.subprotocols,
+                        require_subprotocol: options.require_subprotocol,
+                        follows,
+                        secrets: &secrets,
+                    };
+                    let upgraded = upgrade::upgrade(io, request, received.clone(), trace).await;
+                    upgraded.map(|upgraded| {
+                        let max = self.target.policy.max_message_size;
+                        let link = WsLink::client(upgraded.io, &upgraded.early, max);
+                        Agreement {
+                            link: Link::Ws(link),
+                            subprotocol: upgraded.subprotocol,
+                            headers: upgraded.headers,
+                        }
+                    })
+                }
+                Wanted::Stream => {
+                    let request = StreamRequest {
+                        path: &self.place.path,
+                        host,
+                        headers,
+                        resume: self.resume,
+                        max_line: self.target.policy.max_line,
+                        max_event: self.target.policy.max_event,
+                        follows,
+                        secrets: &secrets,
+                    };
+                    let stream = subscribe::subscribe(io, request, received.clone(), trace).await;
+                    stream.map(|stream| Agreement {
+                        link: Link::Sse(stream.link),
+                        subprotocol: None,
+                        headers: stream.headers,
+                    })
+                }
+            };
+            match agreed {
+                Ok(agreement) => Ok(Agreed::Link(Box::new(agreement))),
                 Err(Refusal {
                     location: Some(location),
                     ..
@@ -596,13 +656,14 @@ impl Dial<'_> {
                 Err(refusal) => Err(self.judged(refusal, secured)),
             }
         };
+        let what = self.wanted.request();
         let waited_for = || match received.bytes() {
-            0 => "no answer to the upgrade request".to_owned(),
-            1 => "the answer to the upgrade request stopped after 1 byte; not complete".to_owned(),
-            n => format!("the answer to the upgrade request stopped after {n} bytes; not complete"),
+            0 => format!("no answer to {what}"),
+            1 => format!("the answer to {what} stopped after 1 byte; not complete"),
+            n => format!("the answer to {what} stopped after {n} bytes; not complete"),
         };
         let limit = ("upgrade_timeout", self.target.policy.timeouts.upgrade);
-        progress.run(limit, waited_for, upgrade).await
+        progress.run(limit, waited_for, agree).await
     }
 
     /// A TLS 1.3 peer judges our certificate after our handshake is done: what then breaks the
@@ -625,10 +686,18 @@ impl Dial<'_> {
     }
 }
 
-/// What an upgrade request led to.
+/// What the request led to.
 enum Agreed {
-    Upgraded(Box<Upgraded>),
+    Link(Box<Agreement>),
     Redirect(Box<str>),
+}
+
+/// What was agreed on.
+struct Agreement {
+    link: Link,
+    subprotocol: Option<Box<str>>,
+    /// Headers that tell who answered.
+    headers: Box<[(Box<str>, Box<str>)]>,
 }
 
 fn is_of(family: IpFamily, ip: IpAddr) -> bool {
@@ -654,5 +723,7 @@ mod proxy_tests;
 mod redirect_tests;
 #[cfg(test)]
 mod secure_tests;
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 pub(super) mod tests;

@@ -61,12 +61,12 @@ impl Received {
 }
 
 /// A stream that tells [`Received`] what comes in.
-struct Counted {
-    io: Io,
+struct Counted<S> {
+    io: S,
     received: Arc<Received>,
 }
 
-impl AsyncRead for Counted {
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -79,7 +79,7 @@ impl AsyncRead for Counted {
     }
 }
 
-impl AsyncWrite for Counted {
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -98,21 +98,26 @@ impl AsyncWrite for Counted {
 }
 
 /// hyper's own type has no public name.
-type Connection = dyn Future<Output = hyper::Result<()>> + Send;
+pub(super) type Connection = dyn Future<Output = hyper::Result<()>> + Send;
 
 /// A request that was answered.
 pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
     /// `None` once it has ended.
     connection: Option<Pin<Box<Connection>>>,
+    /// How it ended, if it broke.
+    broken: Option<hyper::Error>,
 }
 
 /// Sends `request` on `io` and waits for the head of the answer. The caller bounds the time.
-pub(super) async fn ask(
-    io: Io,
+pub(super) async fn ask<S>(
+    io: S,
     request: Request<Empty<Bytes>>,
     received: Arc<Received>,
-) -> Result<Answered, String> {
+) -> Result<Answered, String>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
     let seen = received.clone();
     let (mut sender, connection) = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
@@ -122,20 +127,21 @@ pub(super) async fn ask(
         .map_err(|error| format!("the request could not be sent: {error}"))?;
     let mut connection: Pin<Box<Connection>> = Box::pin(connection.with_upgrades());
     let mut response = std::pin::pin!(sender.send_request(request));
-    let mut driven = false;
+    let mut ended = None;
     // The connection may finish, its upgrade done or its stream broken, before the response is
     // looked at; the response tells which.
     let response = tokio::select! {
         biased;
         response = &mut response => response,
-        _ = &mut connection => {
-            driven = true;
+        how = &mut connection => {
+            ended = Some(how.err());
             response.await
         }
     };
     Ok(Answered {
         response: response.map_err(|error| broken_answer(&error, &seen))?,
-        connection: (!driven).then_some(connection),
+        connection: ended.is_none().then_some(connection),
+        broken: ended.flatten(),
     })
 }
 
@@ -157,7 +163,14 @@ impl Answered {
         }
     }
 
-    /// The stream, after a 101 or a 2xx to CONNECT, and what came along with the answer.
+    /// The body, what drives it, and how that ended if it broke by now.
+    pub(super) fn into_body(
+        self,
+    ) -> (Incoming, Option<Pin<Box<Connection>>>, Option<hyper::Error>) {
+        (self.response.into_body(), self.connection, self.broken)
+    }
+
+    /// The stream, if it was an [`Io`], after a 101 or a 2xx to CONNECT, and what came along with the answer.
     pub(super) async fn upgraded(self) -> Result<(Io, Bytes), String> {
         if let Some(connection) = self.connection {
             connection.await.map_err(|error| broken_words(&error))?;
@@ -166,7 +179,7 @@ impl Answered {
             .await
             .map_err(|error| broken_words(&error))?;
         let parts = upgraded
-            .downcast::<TokioIo<Counted>>()
+            .downcast::<TokioIo<Counted<Io>>>()
             .map_err(|_| "the upgraded stream is of an unexpected kind")?;
         Ok((parts.io.into_inner().io, parts.read_buf))
     }

@@ -3,6 +3,7 @@
 //! [`dial::dial`] goes from a target to a link by steps - addresses, TCP, a proxy's tunnel, TLS, the
 //! upgrade -, each in a file of its own; [`io::Io`] is what they hand on.
 
+mod answer;
 pub(crate) mod dial;
 mod exchange;
 pub(crate) mod io;
@@ -11,6 +12,7 @@ mod proxy;
 mod request;
 pub(crate) mod resolver;
 pub(crate) mod sse;
+mod subscribe;
 mod tcp;
 mod tcp_info;
 pub(crate) mod tls;

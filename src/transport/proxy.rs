@@ -14,10 +14,10 @@ use hyper::ext::ReasonPhrase;
 use hyper_util::client::proxy::matcher::{Intercept, Matcher};
 use tokio_socks::tcp::Socks5Stream;
 
+use super::answer::shown;
 use super::exchange::{self, Received};
 use super::io::Io;
 use super::tls::{self, Prepared};
-use super::upgrade::shown;
 use crate::config::{Place, ProxyChoice, ProxyKind, ProxyServer, mask};
 use crate::os;
 use crate::proto::reconnect::Advice;

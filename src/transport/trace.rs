@@ -4,8 +4,8 @@ use std::net::SocketAddr;
 
 use http::{Request, Response};
 
+use super::answer::mask_name;
 use super::tls::CertificateSummary;
-use super::upgrade::mask_name;
 use crate::config::mask;
 
 /// What a dial saw, filled in as it goes: what there is of it when the dial fails tells how far it

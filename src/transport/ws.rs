@@ -1,6 +1,5 @@
 //! The WebSocket link: frames in, frames out, and how it ended, on tokio-tungstenite.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -73,11 +72,6 @@ impl WsLink {
     }
 
     /// The next frame that means something. Cancel safe.
-    pub(crate) async fn recv(&mut self) -> Result<Incoming, Ending> {
-        poll_fn(|cx| self.poll_recv(cx)).await
-    }
-
-    /// The next frame that means something.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Ending>> {
         if self.owes_pong {
             ready!(self.ws.poll_flush_unpin(cx)).map_err(ending)?;
@@ -179,13 +173,7 @@ fn ending(error: Error) -> Ending {
         Error::Protocol(error) => protocol_ending(1002, error),
         Error::Utf8(error) => protocol_ending(1007, format!("text that is not UTF-8: {error}")),
         Error::Capacity(error) => Ending::TooBig(error.to_string()),
-        Error::Io(error) => match error.get_ref().and_then(|inner| inner.downcast_ref()) {
-            Some(error) => Ending::Tls {
-                by_peer: tls::is_alert(error),
-                error: tls::of_error(error),
-            },
-            None => io_ending(&error),
-        },
+        Error::Io(error) => io_ending(&error),
         // A write buffer without limit is never full, and the rest belong to handshakes.
         Error::WriteBufferFull(_)
         | Error::Url(_)
@@ -196,7 +184,14 @@ fn ending(error: Error) -> Ending {
     }
 }
 
-fn io_ending(error: &io::Error) -> Ending {
+/// What an error of the stream below says about how the connection ended.
+pub(super) fn io_ending(error: &io::Error) -> Ending {
+    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref()) {
+        return Ending::Tls {
+            by_peer: tls::is_alert(error),
+            error: tls::of_error(error),
+        };
+    }
     match error.kind() {
         ErrorKind::UnexpectedEof => Ending::Fin,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {

@@ -13,7 +13,7 @@ use crate::proto::backoff::BackoffPolicy;
 use crate::proto::close::Cause;
 use crate::stats::Identity;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+pub(super) const PATIENCE: Duration = Duration::from_secs(10);
 
 /// Passes every event on.
 struct Tell(mpsc::UnboundedSender<Event>);
@@ -24,13 +24,13 @@ impl Observer for Tell {
     }
 }
 
-struct Held {
-    desired: Arc<Desired>,
-    events: mpsc::UnboundedReceiver<Event>,
-    task: tokio::task::JoinHandle<()>,
+pub(super) struct Held {
+    pub(super) desired: Arc<Desired>,
+    pub(super) events: mpsc::UnboundedReceiver<Event>,
+    pub(super) task: tokio::task::JoinHandle<()>,
 }
 
-fn held(target: Arc<Target>) -> Held {
+pub(super) fn held(target: Arc<Target>) -> Held {
     let (sender, events) = mpsc::unbounded_channel();
     let desired = Desired::new(target);
     let gate = DialGate::new(DialLimits {
@@ -52,7 +52,7 @@ fn held(target: Arc<Target>) -> Held {
 
 impl Held {
     /// The next event that `wanted` makes something of.
-    async fn next<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
+    pub(super) async fn next<T>(&mut self, mut wanted: impl FnMut(&Event) -> Option<T>) -> T {
         let found = async {
             loop {
                 let event = self.events.recv().await.expect("the task goes on");
@@ -64,7 +64,7 @@ impl Held {
         timeout(PATIENCE, found).await.expect("it never came")
     }
 
-    async fn established(&mut self) -> SocketAddr {
+    pub(super) async fn established(&mut self) -> SocketAddr {
         self.next(|event| match event {
             Event::Established(up) => up.local,
             _ => None,
@@ -72,7 +72,7 @@ impl Held {
         .await
     }
 
-    async fn ended(&mut self) -> Cause {
+    pub(super) async fn ended(&mut self) -> Cause {
         self.next(|event| match event {
             Event::Ended(end) => Some(end.cause),
             _ => None,
@@ -80,7 +80,7 @@ impl Held {
         .await
     }
 
-    async fn wait(&mut self) -> Duration {
+    pub(super) async fn wait(&mut self) -> Duration {
         self.next(|event| match event {
             Event::Waiting { wait } => Some(*wait),
             _ => None,
@@ -89,7 +89,7 @@ impl Held {
     }
 }
 
-fn target(address: SocketAddr, policy: Policy) -> Arc<Target> {
+pub(super) fn target(address: SocketAddr, policy: Policy) -> Arc<Target> {
     let url = format!("ws://{address}/");
     Arc::new(Target {
         identity: Arc::new(Identity {
@@ -107,7 +107,7 @@ fn target(address: SocketAddr, policy: Policy) -> Arc<Target> {
     })
 }
 
-fn steady_backoff() -> Policy {
+pub(super) fn steady_backoff() -> Policy {
     Policy {
         reconnect: BackoffPolicy {
             initial: Duration::from_millis(200),

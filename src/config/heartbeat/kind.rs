@@ -145,22 +145,22 @@ impl Kind {
     }
 
     /// Whether there are beats that the peer begins, and so a silence that may last too long.
-    pub(crate) fn peer_beats(self) -> PeerBeats {
+    pub(crate) fn peer_beats(self) -> bool {
         match self {
             Self::Expect
             | Self::Sse
             | Self::ActionCable
             | Self::EngineIo
             | Self::Stomp
-            | Self::SignalR => PeerBeats::Always,
-            // Its servers may ping; most do, and none says so.
-            Self::GraphqlTransportWs => PeerBeats::Maybe,
+            | Self::SignalR => true,
             Self::Ping
             | Self::Message
             | Self::None
+            // Its servers may ping, and need not.
+            | Self::GraphqlTransportWs
             | Self::Phoenix
             | Self::Mqtt
-            | Self::JsonRpc => PeerBeats::Never,
+            | Self::JsonRpc => false,
         }
     }
 
@@ -228,13 +228,4 @@ impl Kind {
             None => String::new(),
         }
     }
-}
-
-/// Whether a protocol's peers begin beats.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum PeerBeats {
-    Always,
-    /// Watched only if the user says how long a silence may last.
-    Maybe,
-    Never,
 }

@@ -97,13 +97,18 @@ impl Read for Login {
 /// A namespace of Socket.IO.
 #[derive(Debug, Clone, PartialEq)]
 pub(in crate::config) struct Namespace(pub(in crate::config) Box<str>);
-schema!(Namespace, { "type": "string", "pattern": "^/[^,]*$" });
+schema!(Namespace, { "type": "string", "pattern": "^(/[^,]*)?$" });
 
 impl Read for Namespace {
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        if value.as_str() == Some("") {
+            return Some(Self("".into())); // none
+        }
         let Line(name) = Line::read(value, reader)?;
         if !name.starts_with('/') || name.contains(',') {
-            return reader.mistake("must begin with `/` and hold no `,`: \"/\" or \"/admin\"");
+            return reader.mistake(
+                "must begin with `/` and hold no `,`: \"/\" or \"/admin\"; \"\" for none",
+            );
         }
         Some(Self(name))
     }

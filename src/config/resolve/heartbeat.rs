@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Resolver;
 use crate::config::chain::{Chain, HeartbeatTables, Picked, pick};
-use crate::config::heartbeat::{Broker, Kind, PeerBeats, Topic};
+use crate::config::heartbeat::{Broker, Kind, Topic};
 use crate::config::layer::{Step, quoted};
 use crate::config::leaf::{Member, Sourced, Use, WsUrl};
 use crate::config::raw;
@@ -134,8 +134,8 @@ impl Resolver<'_, '_> {
             Kind::EngineIo => {
                 let namespace = of!(tables, namespace).get().map(|name| name.0.clone());
                 let payload = of!(tables, payload).map(|payload| &payload.0);
-                if let (Picked::Set(level, _), None) = (&payload, &namespace) {
-                    let message = "needs the `namespace` that it is sent to: namespace = \"/\"";
+                if let (Picked::Set(level, _), Some("")) = (&payload, namespace.as_deref()) {
+                    let message = "is sent to a namespace, and `namespace` says none; remove one";
                     self.mistake_at(level, &["heartbeat".into(), "payload".into()], message);
                 }
                 let payload = self.kept(payload, "payload", Use::Object);
@@ -266,7 +266,7 @@ impl Resolver<'_, '_> {
         let Picked::Set(level, limit) = pick!(chain, max_silence) else {
             return None;
         };
-        if kind.peer_beats() != PeerBeats::Never {
+        if kind.peer_beats() {
             return Some(limit.0);
         }
         if !chain.is_default(level) {
@@ -274,7 +274,7 @@ impl Resolver<'_, '_> {
                 "the heartbeat `{}` has no beats that the server begins; remove this, or choose a \
                  heartbeat that has: {}",
                 kind.as_str(),
-                Kind::list(|kind| kind.peer_beats() != PeerBeats::Never)
+                Kind::list(Kind::peer_beats)
             );
             self.mistake_at(level, &["max_silence".into()], &message);
         }

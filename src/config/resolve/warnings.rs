@@ -8,7 +8,7 @@ use figment::value::{Dict, Value};
 use super::Resolver;
 use crate::config::chain::Chain;
 use crate::config::duration::format_duration;
-use crate::config::heartbeat::{Kind, PeerBeats};
+use crate::config::heartbeat::Kind;
 use crate::config::leaf::WsUrl;
 use crate::config::{ConnectionOptions, Policy, ProxyChoice, ProxyKind};
 use crate::proto::heartbeat::PingMode;
@@ -53,7 +53,7 @@ pub(in crate::config) fn useless(key: &str, kind: Kind) -> Option<String> {
         "ping_interval" | "pong_timeout" | "max_retry_limit" => {
             (!kind.we_beat()).then(|| format!("the heartbeat `{name}` sends no beats of ours"))
         }
-        "max_silence" => (kind.peer_beats() == PeerBeats::Never)
+        "max_silence" => (!kind.peer_beats())
             .then(|| format!("the heartbeat `{name}` has no beats that the server begins")),
         "hello_timeout" => {
             (!kind.has_hello()).then(|| format!("the heartbeat `{name}` has no hello"))

@@ -1,10 +1,10 @@
 //! What keeps connections alive: kinds, their keys, what they add and what they inherit.
 
 use super::*;
-use crate::config::heartbeat::{Broker, Kind, PeerBeats, Topic};
+use crate::config::heartbeat::{Broker, Kind, Topic};
 use crate::dialect::mqtt;
 use crate::dialect::pattern::Pattern;
-use crate::proto::heartbeat::Wishes;
+use crate::proto::heartbeat::{PingMode, Wishes};
 use crate::stats::Protocol;
 
 fn load(text: &str) -> Loaded {
@@ -198,17 +198,61 @@ fn what_is_told_of_a_target_is_its_kinds() {
         assert_eq!(identity.protocol, kind.protocol());
         assert!(identity.watches_staleness);
         assert_eq!(target.policy.staleness, Some(Duration::from_secs(30)));
-        assert_eq!(
-            identity.server_beats,
-            kind.peer_beats() == PeerBeats::Always
-        );
+        assert_eq!(identity.server_beats, kind.peer_beats());
         // It is spoken, or there is nothing to speak.
         let spoken = target.connection.heartbeat.dialect(&target, 1).unwrap();
         assert_eq!(spoken.is_none(), matches!(kind, Kind::Ping | Kind::None));
     }
-    // Its servers may beat: they are listened to if somebody says how long.
-    let graphql = "heartbeat = { kind = \"graphql-transport-ws\" }\nmax_silence = \"30s\"";
-    assert!(target_at("ws://a", graphql).identity.server_beats);
+}
+
+#[test]
+fn every_protocol_beats_as_its_kind_says() {
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.fits(false)) {
+        let mut table = format!("kind = \"{}\"", kind.as_str());
+        for (key, _) in kind.required() {
+            table.push_str(&format!(", {key} = \"x\""));
+        }
+        let heartbeat = heartbeat(&format!("{{ {table} }}"));
+        let Some(timing) = heartbeat.timing(&Wishes::default()) else {
+            assert!(matches!(kind, Kind::Ping | Kind::None));
+            continue;
+        };
+        let never = timing.heartbeat.mode == PingMode::Never;
+        assert_eq!(never, !kind.we_beat(), "{kind:?}");
+        assert_eq!(timing.max_silence.is_some(), kind.peer_beats(), "{kind:?}");
+        let silence = Wishes {
+            max_silence: Some(Duration::from_secs(7)),
+            ..Wishes::default()
+        };
+        let watched = heartbeat.timing(&silence).unwrap().max_silence;
+        let limit = kind.peer_beats().then_some(Duration::from_secs(7));
+        assert_eq!(watched, limit, "{kind:?}");
+    }
+}
+
+#[test]
+fn a_protocols_own_interval_is_judged_by_the_path() {
+    let warnings = |more: &str| {
+        load(&format!(
+            "[[target]]\nname = \"a\"\nurl = \"ws://a\"\npath_idle_timeout = \"60s\"\n{more}\n"
+        ))
+        .warnings
+    };
+    let phoenix = "heartbeat = { kind = \"phoenix\" }";
+    assert_eq!(
+        warnings(phoenix),
+        [
+            "target a: the heartbeat `phoenix` beats every 30s, which is not below half of the path_idle_timeout \
+             of 1m: one lost beat and the path may cut the connection; write a ping_interval below 30s"
+        ]
+    );
+    let quick = format!("{phoenix}\nping_interval = \"20s\"");
+    assert_eq!(warnings(&quick), [""; 0]);
+    let slow = warnings(&format!("{phoenix}\nping_interval = \"40s\""));
+    assert!(slow[0].starts_with("target a: a ping_interval of 40s is not below"));
+    assert_eq!(warnings(""), [""; 0], "10s");
+    // What the server does is not ours to say.
+    assert_eq!(warnings("heartbeat = { kind = \"engineio\" }"), [""; 0]);
 }
 
 #[test]

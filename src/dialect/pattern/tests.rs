@@ -153,21 +153,18 @@ fn where_nothing_is_sent_templates_are_a_mistake() {
 proptest! {
     #[test]
     fn any_text_is_parsed_or_refused(text in "[${}a-z_ ]{0,40}|.*") {
-        if let Ok(template) = Template::parse(&text) {
-            if !text.contains("${") {
-                prop_assert_eq!(template.expand(STAMP, NONCE), text.clone());
-            }
+        if let Ok(template) = Template::parse(&text)
+            && !text.contains("${")
+        {
+            prop_assert_eq!(template.expand(STAMP, NONCE), text.clone());
         }
         let _ = regex(&text).check();
         let _ = pointer(&text, &text).check();
     }
 
     #[test]
-    fn an_escaped_text_is_itself(text in ".*") {
+    fn an_escaped_text_is_itself(text in "[${}a-z]{0,20}|.*") {
         let escaped = text.replace("${", "$${");
-        // `$$${` would read as a `$` before an escaped one; both give the text back.
-        if !text.contains("$${") {
-            prop_assert_eq!(Template::parse(&escaped).unwrap().expand(STAMP, NONCE), text);
-        }
+        prop_assert_eq!(Template::parse(&escaped).unwrap().expand(STAMP, NONCE), text);
     }
 }

@@ -4,7 +4,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-use super::tests::{Peer, failure, head, literal, progress, target, with_limit};
+use super::tests::{Peer, dial, failure, head, literal, progress, target, with_limit};
 use super::*;
 use crate::config::{ProxyChoice, ProxyKind, ProxyServer, Secret};
 
@@ -124,6 +124,8 @@ async fn a_peer_behind_a_proxy_that_repeats_its_password_is_not_quoted() {
     let proxy = Proxy::of(&known.connection.proxy, &place).unwrap().unwrap();
     let dial = Dial {
         target: &target,
+        wanted: Wanted::Upgrade,
+        resume: None,
         place: &place,
         is_own: true,
     };

@@ -1,6 +1,6 @@
 //! Where a redirect leads, and what is not taken along.
 
-use super::tests::{Peer, failure, literal, target};
+use super::tests::{Peer, dial, failure, literal, target};
 use super::*;
 
 #[tokio::test]
@@ -60,20 +60,41 @@ async fn redirects_are_followed_only_if_asked_and_credentials_stay_home() {
 #[test]
 fn a_redirect_never_leaves_tls_nor_goes_on_for_ever() {
     let secure = Place::parse("wss://example.com/a").unwrap();
-    let error = followed(&secure, "ws://example.com/b", 1, 5).unwrap_err();
+    let error = followed(Wanted::Upgrade, &secure, "ws://example.com/b", 1, 5).unwrap_err();
     assert!(error.contains("from wss to ws"), "{error}");
-    let error = followed(&secure, "http://example.com/b?token=x", 1, 5).unwrap_err();
+    let error = followed(
+        Wanted::Upgrade,
+        &secure,
+        "http://example.com/b?token=x",
+        1,
+        5,
+    )
+    .unwrap_err();
     assert!(
         error.contains("from wss to ws") && !error.contains("token"),
         "{error}"
     );
-    let next = followed(&secure, "https://other.example.com/b?q", 1, 5).unwrap();
+    let next = followed(
+        Wanted::Upgrade,
+        &secure,
+        "https://other.example.com/b?q",
+        1,
+        5,
+    )
+    .unwrap();
     assert!(next.secure && next.path == "/b?q" && !same_origin(&secure, &next));
-    let relative = followed(&secure, "../c", 5, 5).unwrap();
+    let relative = followed(Wanted::Upgrade, &secure, "../c", 5, 5).unwrap();
     assert!(same_origin(&secure, &relative) && relative.path == "/c");
-    let error = followed(&secure, "/c", 6, 5).unwrap_err();
+    let error = followed(Wanted::Upgrade, &secure, "/c", 6, 5).unwrap_err();
     assert!(error.contains("more than 5 redirects"), "{error}");
-    let error = followed(&secure, &format!("//{}/", "a.".repeat(9000)), 1, 5).unwrap_err();
+    let error = followed(
+        Wanted::Upgrade,
+        &secure,
+        &format!("//{}/", "a.".repeat(9000)),
+        1,
+        5,
+    )
+    .unwrap_err();
     assert!(error.contains("a host of 18000 bytes"), "{error}");
 }
 
@@ -109,6 +130,8 @@ async fn what_is_said_of_the_targets_place_is_not_said_of_another() {
     let server_name = |is_own| {
         let dial = Dial {
             target: &target,
+            wanted: Wanted::Upgrade,
+            resume: None,
             place: &place,
             is_own,
         };
@@ -142,8 +165,8 @@ async fn only_a_redirect_is_followed_and_one_that_is_not_shows_no_secret() {
 #[test]
 fn an_address_of_another_link_is_another_place() {
     let first = Place::parse("ws://[fe80::1%251]/a").unwrap();
-    let same = followed(&first, "/b", 1, 5).unwrap();
+    let same = followed(Wanted::Upgrade, &first, "/b", 1, 5).unwrap();
     assert!(same_origin(&first, &same));
-    let other = followed(&first, "ws://[fe80::1%252]/b", 1, 5).unwrap();
+    let other = followed(Wanted::Upgrade, &first, "ws://[fe80::1%252]/b", 1, 5).unwrap();
     assert!(!same_origin(&first, &other));
 }

@@ -7,7 +7,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_rustls::server::TlsStream;
 
 use super::proxy_tests::{connect_proxy, pass_on, through};
-use super::tests::{agreement, failure, head, target};
+use super::tests::{agreement, dial, failure, head, target};
 use super::*;
 use crate::config::{ConnectionOptions, ProxyKind, TlsOptions};
 use crate::transport::tls::testing::{Ca, Issued, Listening, Order, Speaks, serve_tls};

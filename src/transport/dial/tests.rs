@@ -34,6 +34,22 @@ pub(in crate::transport) fn target(
     }
 }
 
+/// An event stream on loopback.
+pub(in crate::transport) fn stream_target(
+    port: u16,
+    change: impl FnOnce(&mut ConnectionOptions),
+) -> Target {
+    target(&format!("ws://127.0.0.1:{port}/events"), |options| {
+        options.heartbeat = Heartbeat::Sse;
+        change(options);
+    })
+}
+
+/// Dials from the beginning.
+pub(super) async fn dial(target: &Target) -> Result<Dialed, DialError> {
+    super::dial(target, None).await
+}
+
 pub(super) fn literal(text: &str) -> SecretSource {
     SecretSource::Literal(Secret::new(text.into()))
 }
@@ -44,7 +60,7 @@ pub(super) fn with_limit(mut target: Target, change: impl FnOnce(&mut Policy)) -
 }
 
 /// Reads a head, up to its blank line.
-pub(super) async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
+pub(in crate::transport) async fn head(stream: &mut (impl AsyncRead + Unpin)) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         match stream.read_u8().await {
