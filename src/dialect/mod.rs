@@ -215,9 +215,11 @@ impl Dialect {
 fn shown(text: &str) -> String {
     const LONGEST: usize = 128;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut escaped: String = line.escape_debug().take(LONGEST).collect();
-    if line.escape_debug().nth(LONGEST).is_some() {
-        escaped.push('…');
+    // An apostrophe needs no escape.
+    let parts = line.split('\'').map(|part| part.escape_debug().to_string());
+    let escaped = parts.collect::<Vec<_>>().join("'");
+    match escaped.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &escaped[..end]),
+        None => escaped,
     }
-    escaped
 }
