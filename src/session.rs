@@ -508,6 +508,7 @@ impl Session {
                     }
                     host.observe(Event::HeartbeatReceived);
                 }
+                Step::Life => more.heard(now, host),
                 Step::Answer(seq) => {
                     let (rtt, mismatch) = match self.heartbeat.handle_answer(seq, now) {
                         Pong::Answer { rtt, mismatch } => (rtt, mismatch),
@@ -709,5 +710,7 @@ fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }
 
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 mod tests;

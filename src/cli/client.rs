@@ -34,8 +34,8 @@ const METRICS_DRAIN: Duration = Duration::from_secs(1);
 #[command(
     about = "Hold one connection until it is lost",
     long_about = "Holds one WebSocket connection and pings it. Prints `established`, and on the way \
-                  out one line: how long it held, pings, pongs, retries, round trips, and who ended \
-                  it how. Exits 0 if the peer closed with 1000 or you asked it to stop, 1 if the \
+                  out one line: how long it held, pings, pongs, retries, round trips, heartbeats of \
+                  the peer's, and who ended it how. Exits 0 if the peer closed with 1000 or you asked it to stop, 1 if the \
                   connection was lost or never made, 2 if the flags are wrong.",
     after_help = "Examples:\n  \
         ws-keepalive client                                  ws://localhost:9000/ws, a ping every 10 s\n  \

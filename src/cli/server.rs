@@ -13,7 +13,8 @@ use tokio_util::sync::CancellationToken;
 use super::values::{parse_address, parse_listen};
 use super::{USAGE, complain_of};
 use crate::app;
-use crate::config::{Listen, LogFormat, LogLevel, Server, ServerTls, judge};
+use crate::config::faults::switches_in_words;
+use crate::config::{FaultSwitches, Listen, LogFormat, LogLevel, Server, ServerTls, judge};
 use crate::os;
 use crate::server::tls::TlsFiles;
 use crate::server::{admin, peer};
@@ -27,16 +28,25 @@ const METRICS_DRAIN: Duration = Duration::from_secs(1);
 /// The flags of `server`.
 #[derive(Debug, Args)]
 #[command(
-    about = "Serve a peer that answers pings on every path, and echoes on /echo",
+    about = "Serve a peer that answers pings on every path, with /echo, /ticker and /events",
     long_about = "Serves WebSocket on every path: answers pings with their payload, echoes messages \
                   on /echo and ignores them elsewhere, pings a client that was silent for one ping \
                   interval and discards one that stays silent (Close 1008). Runs until it is asked \
-                  to stop, then closes every connection with 1000.",
+                  to stop, then closes every connection with 1000.\n\n\
+                  /ticker speaks an application's own heartbeat, in text messages Name:JSON: \
+                  TickerRequest:{\"Tickers\":[\"AAPL\"]} brings a TickerChange every 2s, Ping:{..} is \
+                  answered by Pong:{..} with the same fields. Nobody is pinged there; a client silent \
+                  for 2m is discarded.\n\n\
+                  GET /events is a stream of Server-Sent Events: one every interval=5s and a comment \
+                  every heartbeat=15s. It begins after Last-Event-ID, ends after events=N, and sends \
+                  retry=MS, if these are given: /events?interval=1s&events=10.",
     after_help = "Examples:\n  \
         ws-keepalive server                      port 9000 on every address\n  \
         ws-keepalive server -l 127.0.0.1 -p 0    any free port; the log says which\n  \
         ws-keepalive server -m -a 127.0.0.1:8081 with its own /metrics\n  \
-        ws-keepalive server --tls-cert cert.pem --tls-key key.pem    wss:// instead of ws://"
+        ws-keepalive server --tls-cert cert.pem --tls-key key.pem    wss:// instead of ws://\n  \
+        ws-keepalive server --faults             faults by query: ws://localhost:9000/ws?fin&after=5s\n  \
+        ws-keepalive server --faults 'close=1012&after=10s'    the same fault for every client"
 )]
 pub(crate) struct ServerArgs {
     /// Address to listen on
@@ -80,6 +90,20 @@ pub(crate) struct ServerArgs {
     /// PEM file with the private key of --tls-cert
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Option<PathBuf>,
+    /// Serve faults, to test alerts with: those a client asks for by query (/ws?no_pongs_after=2), or these for all
+    #[arg(long, value_name = "SWITCHES", num_args = 0..=1, default_value = "false", hide_default_value = true,
+          default_missing_value = "true", value_parser = FaultSwitches::parse, long_help = faults_help())]
+    pub(super) faults: FaultSwitches,
+}
+
+fn faults_help() -> String {
+    format!(
+        "Serve faults, for people to test their alerts with. Alone: those that a client asks for by \
+         the query of its URL, /ws?no_pongs_after=2 or /events?stall&after=10s. With a value, in the \
+         same syntax ('close=4001&after=10s'): these for every client whose query asks for no others. \
+         T is a duration.\n\n{}",
+        switches_in_words()
+    )
 }
 
 impl ServerArgs {
@@ -124,6 +148,7 @@ fn serve(args: &ServerArgs, tls: Option<Arc<TlsFiles>>) -> anyhow::Result<u8> {
         handshake_timeout: args.handshake_timeout,
         close_timeout: args.close_timeout,
         tls: args.tls(),
+        faults: args.faults.clone(),
     });
     // Of a limit that stays too low the first connection that is not accepted tells.
     let _ = crate::app::raise_descriptor_limit();

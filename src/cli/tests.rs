@@ -175,6 +175,11 @@ fn usage_errors_say_what_to_write() {
         ),
         ("ws-keepalive server -l 127.0.0.1:90", "without a port"),
         ("ws-keepalive server -i 1ms", "must be at least 10ms"),
+        (
+            "ws-keepalive server --faults no_pong_after=2",
+            "did you mean no_pongs_after?",
+        ),
+        ("ws-keepalive server --faults=", "names no fault"),
         ("ws-keepalive server --name=", "must not be empty"),
         (
             "ws-keepalive server --max-connections 0",
@@ -190,4 +195,46 @@ fn usage_errors_say_what_to_write() {
         assert!(error.to_string().contains(words), "{line}: {error}");
     }
     assert!(parse("ws-keepalive server -l [::1]").is_ok());
+}
+
+#[test]
+fn faults_are_off_by_query_or_these() {
+    use crate::config::FaultSwitches;
+
+    let faults = |line: &str| match parse(line) {
+        Ok(Cli {
+            command: Command::Server(args),
+            ..
+        }) => args.faults.clone(),
+        other => panic!("{line}: {other:?}"),
+    };
+    assert_eq!(faults("ws-keepalive server"), FaultSwitches::Off);
+    for line in [
+        "ws-keepalive server --faults",
+        "ws-keepalive server --faults=true",
+        "ws-keepalive server --faults -p 0",
+    ] {
+        assert_eq!(faults(line), FaultSwitches::ByQuery, "{line}");
+    }
+    for line in [
+        "ws-keepalive server --faults close=4001&after=10s",
+        "ws-keepalive server --faults=close=4001&after=10s",
+    ] {
+        let FaultSwitches::Always(always) = faults(line) else {
+            panic!("{line}");
+        };
+        assert_eq!(always.to_string(), "close=4001&after=10s");
+    }
+}
+
+#[test]
+fn the_help_of_server_has_every_fault_switch_and_endpoint() {
+    let mut cli = Cli::command();
+    let server = cli.find_subcommand_mut("server").expect("the command");
+    let help = server.render_long_help().to_string();
+    let switches = crate::config::faults::SWITCHES.iter();
+    let lines = switches.map(|switch| format!(" {}{} ", switch.name, switch.value));
+    for expected in lines.chain(["/events", "/ticker", "/echo"].map(str::to_owned)) {
+        assert!(help.contains(&expected), "{expected}: {help}");
+    }
 }

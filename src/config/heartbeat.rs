@@ -98,10 +98,15 @@ impl Heartbeat {
         Ok(Some(Box::new(match self {
             Self::Ping | Self::None => return Ok(None),
             Self::Sse => Dialect::Sse(Listener),
-            Self::Expect(pattern) => Dialect::Expect(Expect::new(pattern.clone())),
+            Self::Expect(pattern) => {
+                let speaker = Expect::new(pattern);
+                Dialect::Expect(speaker.map_err(|wrong| format!("heartbeat.expect: {wrong}"))?)
+            }
             Self::Message { send, expect } => {
                 let send = text("send", send)?;
-                Dialect::Message(Templates::new(send.expose(), expect.clone(), nonce))
+                // Its file may have changed since the configuration was read.
+                let speaker = Templates::new(send.expose(), expect, nonce);
+                Dialect::Message(speaker.map_err(|wrong| format!("heartbeat: {wrong}"))?)
             }
             Self::ActionCable { channels } => {
                 Dialect::ActionCable(ActionCable::new(channels.clone()))

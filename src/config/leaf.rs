@@ -20,7 +20,7 @@ pub(super) use connection::{
     Probes, Redirects, UserTimeout,
 };
 pub(super) use label::Labels;
-pub(super) use listen::{Addresses, ListenAddress};
+pub(super) use listen::{Addresses, FaultSetting, ListenAddress};
 pub(super) use proxy::{ProxySetting, masked_proxy};
 pub(crate) use request::WsUrl;
 pub(super) use request::{HeaderTable, Subprotocols};

@@ -5,6 +5,7 @@ mod chain;
 #[cfg(test)]
 mod docs;
 pub(crate) mod duration;
+pub(crate) mod faults;
 pub(crate) mod flags;
 pub(crate) mod heartbeat;
 pub(crate) mod judge;
@@ -34,6 +35,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub(crate) use faults::FaultSwitches;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use leaf::WsUrl;
 pub(crate) use place::Place;
@@ -164,6 +166,8 @@ pub(crate) struct Server {
     pub(crate) close_timeout: Duration,
     /// Without it ws:// is served, with it wss://.
     pub(crate) tls: Option<ServerTls>,
+    /// What goes wrong on purpose. Default: nothing.
+    pub(crate) faults: FaultSwitches,
 }
 
 /// TLS of a listener. Identity is the paths; the files are read again when they change.

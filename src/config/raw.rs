@@ -8,9 +8,9 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::layer::Step;
 use super::leaf::{
     Addresses, AuthChoice, BindTo, BucketBounds, CookieTable, Count, Destinations, Factor,
-    FilePath, HeaderTable, HeaderText, HeartbeatName, Interval, KeepaliveTime, Labels,
-    ListenAddress, LookupInterval, Name, Pem, Positive, Probes, ProxySetting, Redirects, Retries,
-    Share, Size, Subprotocols, TlsName, UserTimeout, WsUrl,
+    FaultSetting, FilePath, HeaderTable, HeaderText, HeartbeatName, Interval, KeepaliveTime,
+    Labels, ListenAddress, LookupInterval, Name, Pem, Positive, Probes, ProxySetting, Redirects,
+    Retries, Share, Size, Subprotocols, TlsName, UserTimeout, WsUrl,
 };
 use super::read::{Key, Read, Reader, section};
 use super::{IpFamily, LogFormat, LogLevel, Secret, TlsVersion};
@@ -122,6 +122,9 @@ section! {
         close_timeout: Positive = "10s",
         /// Serve wss:// instead of ws://.
         tls: ServerTls,
+        /// Faults to test alerts with: `true` serves those that a client asks for by query, as in `/ws?no_pongs_after=2`;
+        /// a text in the same syntax, as in `"close=1012&after=10s"`, serves these to every client. `ws-keepalive server --help` has the list.
+        faults: FaultSetting = false,
     }
 }
 

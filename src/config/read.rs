@@ -219,7 +219,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys later versions have.
-const FUTURE: [&str; 4] = ["otlp", "max_silence", "staleness", "faults"];
+const FUTURE: [&str; 3] = ["otlp", "max_silence", "staleness"];
 
 /// The one of `names` that `name` was probably meant to be.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {

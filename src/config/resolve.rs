@@ -116,6 +116,7 @@ fn server(raw: &raw::Server, layers: &Layers<'_>, mistakes: &mut Vec<Mistake>) -
         handshake_timeout: or(&raw.handshake_timeout, Duration::from_secs(10)),
         close_timeout: or(&raw.close_timeout, Duration::from_secs(10)),
         tls: server_tls(&raw.tls, layers, mistakes),
+        faults: raw.faults.get().map(|f| f.0.clone()).unwrap_or_default(),
     }
 }
 

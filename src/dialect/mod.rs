@@ -7,9 +7,12 @@
 #![cfg_attr(not(test), deny(clippy::disallowed_methods))]
 
 pub(crate) mod actioncable;
+#[cfg(test)]
+mod chatter;
 pub(crate) mod engineio;
 pub(crate) mod expect;
 pub(crate) mod graphql_transport_ws;
+mod json;
 pub(crate) mod json_rpc;
 pub(crate) mod listener;
 pub(crate) mod message;
@@ -19,6 +22,7 @@ pub(crate) mod phoenix;
 pub(crate) mod signalr;
 pub(crate) mod sse;
 pub(crate) mod stomp;
+mod unanswered;
 
 use std::time::Duration;
 
@@ -33,6 +37,9 @@ pub(crate) enum Step {
     Message(Message),
     /// It is a beat that the peer began.
     Beat,
+    /// It is as good as a beat, of a protocol whose peers beat only while they have nothing else
+    /// to say: STOMP, SignalR.
+    Life,
     /// It answers a beat of ours: the one of this number, if it tells.
     Answer(Option<u32>),
     /// This has to be sent: the next word of the hello, or the answer to a beat.
@@ -42,7 +49,7 @@ pub(crate) enum Step {
 }
 
 /// When a beat is made, for what it carries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamp {
     /// Number of the beat on this connection, from 1.
     pub(crate) seq: u32,
@@ -61,7 +68,8 @@ pub(crate) struct Timing {
 
 /// One application protocol on one connection.
 ///
-/// In a dialect only its own beats and answers are life.
+/// In a dialect only its own beats and answers are life, and what the protocol says takes the place
+/// of a beat.
 trait Speak {
     /// What is sent first of all, after the upgrade.
     fn open(&mut self, wishes: &Wishes) -> Vec<Message> {
@@ -207,9 +215,11 @@ impl Dialect {
 fn shown(text: &str) -> String {
     const LONGEST: usize = 128;
     let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    let mut escaped: String = line.escape_debug().take(LONGEST).collect();
-    if line.escape_debug().nth(LONGEST).is_some() {
-        escaped.push('…');
+    // An apostrophe needs no escape.
+    let parts = line.split('\'').map(|part| part.escape_debug().to_string());
+    let escaped = parts.collect::<Vec<_>>().join("'");
+    match escaped.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{}…", &escaped[..end]),
+        None => escaped,
     }
-    escaped
 }

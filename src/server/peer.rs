@@ -1,8 +1,9 @@
 //! The embedded listener: answers pings, pings clients that fall silent, discards those that stay
-//! silent, and echoes messages on `/echo`.
+//! silent, and echoes messages on `/echo`. What is served without the session it hands on:
+//! `/ticker`, `/events`, and faults.
 
 use std::convert::Infallible;
-use std::future::Future;
+use std::future::{Future, pending, poll_fn, ready};
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
@@ -10,12 +11,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use http::header::{self, HeaderMap, HeaderValue};
-use http::{Method, Request as HttpRequest, Response, StatusCode, Version};
+use bytes::Bytes;
+use futures_util::future::Either;
+use http::Request as HttpRequest;
 use hyper::body::Incoming as Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -25,8 +26,14 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
+use super::events;
+use super::faults::Served;
+use super::request::{Role, Take, Verdict, judge};
+use super::talk::{self, Application};
 use super::tls::TlsFiles;
-use crate::config::Server;
+use super::wire::Wire;
+use crate::config::faults::Faults;
+use crate::config::{FaultSwitches, Server};
 use crate::proto::close::{Asked, Cause};
 use crate::proto::event::{Event, Message};
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, Wishes};
@@ -34,13 +41,12 @@ use crate::session::{Host, Request, Session, SessionPolicy, SilentClose, Speech}
 use crate::stats::{ListenerGuard, ListenerStats};
 use crate::transport::io::Io;
 use crate::transport::link::Link;
-use crate::transport::upgrade::{accept_key, has_token};
 use crate::transport::ws::WsLink;
 
 /// Largest request head that is read.
 const MAX_HEAD: usize = 16 * 1024;
 /// One write to a client that takes no bytes.
-const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+pub(super) const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Clients that are told "503" at once; more are closed without a word.
 const REFUSED_AT_ONCE: usize = 64;
 const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
@@ -59,6 +65,15 @@ pub(crate) async fn serve(
     let places = Arc::new(Semaphore::new(config.max_connections));
     let refusals = Arc::new(Semaphore::new(REFUSED_AT_ONCE));
     let mut connections = JoinSet::new();
+    match &config.faults {
+        FaultSwitches::Off => {}
+        FaultSwitches::ByQuery => {
+            tracing::warn!(event = "faults", listener = %config.name, "serving the faults that clients ask for");
+        }
+        FaultSwitches::Always(faults) => {
+            tracing::warn!(event = "faults", listener = %config.name, %faults, "serving faults to every client: {faults}");
+        }
+    }
     loop {
         let accepted = tokio::select! {
             biased;
@@ -142,30 +157,82 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
     let _ = timeout(Duration::from_secs(2), answer).await;
 }
 
-struct Connection {
-    from: SocketAddr,
-    config: Arc<Server>,
+/// One connection, and whose it is.
+pub(super) struct Connection {
+    pub(super) from: SocketAddr,
+    pub(super) config: Arc<Server>,
     tls: Option<Arc<TlsFiles>>,
-    stats: Arc<ListenerStats>,
-    shutdown: CancellationToken,
+    pub(super) stats: Arc<ListenerStats>,
+    pub(super) shutdown: CancellationToken,
     _place: OwnedSemaphorePermit,
 }
 
-/// What a request asked to become.
-struct Wanted {
-    upgrade: OnUpgrade,
-    echo: bool,
+/// A connection whose request was agreed to, and told so.
+struct Taken {
+    io: Io,
+    /// Bytes that came along with the request.
+    early: Bytes,
+    role: Role,
+    faults: Faults,
 }
 
 impl Connection {
     async fn serve(self, stream: TcpStream) {
         let _ = stream.set_nodelay(true);
+        if let FaultSwitches::Always(faults) = &self.config.faults
+            && faults.accept_and_close
+        {
+            Served::new(&self.config.name, self.from, faults).tell("accept_and_close");
+            return Wire::new(Io::tcp(stream), &[]).hang_up().await;
+        }
         let handshake = Box::pin(self.handshake(stream));
-        let Some((link, echo)) = handshake.await else {
+        let Some(taken) = handshake.await else {
             return;
         };
-        self.stats.connections.fetch_add(1, Relaxed);
-        let _gone = Gone(&self.stats);
+        let Taken {
+            io,
+            early,
+            role,
+            faults,
+        } = *taken;
+        let _gone = (!matches!(role, Role::HeadOnly)).then(|| Gone::new(&self.stats));
+        match role {
+            Role::WebSocket(application @ (Application::Ignore | Application::Echo))
+                if faults.is_none() =>
+            {
+                let link = WsLink::server(io, &early, self.config.max_message_size);
+                let echo = matches!(application, Application::Echo);
+                self.converse(link, echo).await;
+            }
+            Role::WebSocket(application) => {
+                let wire = Wire::new(io, &early);
+                Box::pin(talk::serve(&self, wire, application, &faults)).await;
+            }
+            Role::Events { stream, chunked } => {
+                let wire = Wire::new(io, &[]);
+                Box::pin(events::serve(&self, wire, stream, chunked, &faults)).await;
+            }
+            Role::HeadOnly => Wire::new(io, &[]).hang_up().await,
+        }
+    }
+
+    /// A connection without a listener.
+    #[cfg(test)]
+    pub(super) fn alone(config: Server, shutdown: CancellationToken) -> Self {
+        let registry = crate::stats::Registry::new();
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
+        Self {
+            from: ([127, 0, 0, 1], 1).into(),
+            stats: registry.listener(&config.name).stats().clone(),
+            config: Arc::new(config),
+            tls: None,
+            shutdown,
+            _place: place.unwrap(),
+        }
+    }
+
+    /// A connection in good order.
+    async fn converse(&self, link: WsLink, echo: bool) {
         let interval = self.config.ping_interval;
         let policy = SessionPolicy {
             heartbeat: HeartbeatPolicy {
@@ -181,7 +248,7 @@ impl Connection {
             silent: SilentClose::Silent,
         };
         let mut host = PeerHost {
-            connection: &self,
+            connection: self,
             shutdown: Box::pin(self.shutdown.cancelled()),
             echo,
         };
@@ -190,16 +257,16 @@ impl Connection {
         session.run(&mut host).await;
     }
 
-    /// TLS and the upgrade, within their deadline; `None` if the client wanted, or did, something
-    /// else.
-    async fn handshake(&self, stream: TcpStream) -> Option<(WsLink, bool)> {
+    /// TLS, the request and the head of its answer, within their deadline; `None` if nothing is to
+    /// follow it.
+    async fn handshake(&self, stream: TcpStream) -> Option<Box<Taken>> {
         let limit = self.config.handshake_timeout;
         let agreed = async {
             let io = match &self.tls {
                 None => Io::tcp(stream),
                 Some(tls) => self.secured(stream, tls).await?,
             };
-            self.upgraded(io).await
+            self.requested(io).await
         };
         tokio::select! {
             agreed = timeout(limit, agreed) => agreed.unwrap_or_else(|_| {
@@ -223,40 +290,83 @@ impl Connection {
         }
     }
 
-    async fn upgraded(&self, io: Io) -> Option<(WsLink, bool)> {
-        let wanted: Mutex<Option<Wanted>> = Mutex::new(None);
-        let service = service_fn(|mut request: HttpRequest<Body>| {
-            let answer = answer(&request);
-            if answer.status() == StatusCode::SWITCHING_PROTOCOLS {
-                let echo = request.uri().path() == "/echo";
-                let upgrade = hyper::upgrade::on(&mut request);
-                *wanted.lock().unwrap_or_else(PoisonError::into_inner) =
-                    Some(Wanted { upgrade, echo });
+    /// Reads the request. Answers it, or takes the connection out of HTTP's hands.
+    async fn requested(&self, io: Io) -> Option<Box<Taken>> {
+        let wanted: Mutex<Option<Take>> = Mutex::new(None);
+        let serves = |faults: &Faults, switch| {
+            Served::new(&self.config.name, self.from, faults).tell(switch);
+        };
+        let service = service_fn(|request: HttpRequest<Body>| {
+            let answered = |answer| Either::Left(ready(Ok::<_, Infallible>(answer)));
+            match judge(&request, &self.config.faults) {
+                Verdict::Answer(answer) => answered(*answer),
+                Verdict::Refuse(answer, faults) => {
+                    serves(&faults, "status");
+                    answered(*answer)
+                }
+                Verdict::Take(take) => {
+                    *wanted.lock().unwrap_or_else(PoisonError::into_inner) = Some(take);
+                    // Never to be answered here: the connection is taken below.
+                    Either::Right(pending())
+                }
             }
-            std::future::ready(Ok::<_, Infallible>(answer))
         });
-        let served = http1::Builder::new()
+        let mut http = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .timer(TokioTimer::new())
             .header_read_timeout(self.config.handshake_timeout)
-            .serve_connection(TokioIo::new(io), &service)
-            .with_upgrades();
-        if let Err(error) = served.await {
+            .serve_connection(TokioIo::new(io), &service);
+        let take = poll_fn(|cx| {
+            let served = Pin::new(&mut http).poll(cx);
+            let mut wanted = wanted.lock().unwrap_or_else(PoisonError::into_inner);
+            match wanted.take() {
+                Some(take) => Poll::Ready(Ok(Some(take))),
+                None => served.map_ok(|()| None),
+            }
+        });
+        let take = match take.await {
+            Ok(take) => take?,
+            Err(error) => {
+                tracing::debug!(from = %self.from, %error, "no handshake");
+                return None;
+            }
+        };
+        let parts = http.into_parts();
+        let (mut io, early) = (parts.io.into_inner(), parts.read_buf);
+        let (head, role, faults) = match take {
+            Take::Serve { head, role, faults } => (head, role, faults),
+            Take::HangUp(faults) => {
+                serves(&faults, "accept_and_close");
+                Wire::new(io, &early).hang_up().await;
+                return None;
+            }
+        };
+        let written = async {
+            io.write_all(&head).await?;
+            io.flush().await
+        };
+        if let Err(error) = written.await {
             tracing::debug!(from = %self.from, %error, "no handshake");
+            return None;
         }
-        let wanted = wanted
-            .into_inner()
-            .unwrap_or_else(PoisonError::into_inner)?;
-        let upgraded = wanted.upgrade.await.ok()?;
-        let parts = upgraded.downcast::<TokioIo<Io>>().ok()?;
-        let max = self.config.max_message_size;
-        let link = WsLink::server(parts.io.into_inner(), &parts.read_buf, max);
-        Some((link, wanted.echo))
+        Some(Box::new(Taken {
+            io,
+            early,
+            role,
+            faults,
+        }))
     }
 }
 
 /// Counts a connection down however its task ends.
 struct Gone<'a>(&'a ListenerStats);
+
+impl<'a> Gone<'a> {
+    fn new(stats: &'a ListenerStats) -> Self {
+        stats.connections.fetch_add(1, Relaxed);
+        Self(stats)
+    }
+}
 
 impl Drop for Gone<'_> {
     fn drop(&mut self) {
@@ -299,75 +409,4 @@ impl Host for PeerHost<'_> {
     fn poll_asked_to_end(&mut self, cx: &mut Context<'_>) -> Poll<Asked> {
         self.shutdown.as_mut().poll(cx).map(|()| Asked::Shutdown)
     }
-}
-
-/// The server's half of the opening handshake, RFC 6455 section 4.2.
-fn answer(request: &HttpRequest<Body>) -> Response<String> {
-    let headers = request.headers();
-    if !has_token(headers, &header::UPGRADE, "websocket")
-        || !has_token(headers, &header::CONNECTION, "upgrade")
-    {
-        let mut refusal = plain(
-            StatusCode::UPGRADE_REQUIRED,
-            "this is a WebSocket endpoint\n",
-        );
-        let upgrade = HeaderValue::from_static("websocket");
-        refusal.headers_mut().insert(header::UPGRADE, upgrade);
-        return refusal;
-    }
-    if request.method() != Method::GET || request.version() < Version::HTTP_11 {
-        return plain(StatusCode::BAD_REQUEST, "an upgrade is a GET of HTTP/1.1\n");
-    }
-    if headers
-        .get(header::SEC_WEBSOCKET_VERSION)
-        .is_none_or(|v| v != "13")
-    {
-        // RFC 6455 section 4.4: say which version there is.
-        let mut refusal = plain(StatusCode::UPGRADE_REQUIRED, "only version 13 is spoken\n");
-        let version = HeaderValue::from_static("13");
-        refusal
-            .headers_mut()
-            .insert(header::SEC_WEBSOCKET_VERSION, version);
-        return refusal;
-    }
-    let Some(key) = headers
-        .get(header::SEC_WEBSOCKET_KEY)
-        .filter(|key| key.len() == 24)
-    else {
-        return plain(
-            StatusCode::BAD_REQUEST,
-            "Sec-WebSocket-Key is not 16 bytes in base64\n",
-        );
-    };
-    let mut agreed = Response::new(String::new());
-    *agreed.status_mut() = StatusCode::SWITCHING_PROTOCOLS;
-    let accept = HeaderValue::from_str(&accept_key(key.as_bytes()));
-    let fields = agreed.headers_mut();
-    fields.insert(header::UPGRADE, HeaderValue::from_static("websocket"));
-    fields.insert(header::CONNECTION, HeaderValue::from_static("Upgrade"));
-    if let Ok(accept) = accept {
-        fields.insert(header::SEC_WEBSOCKET_ACCEPT, accept);
-    }
-    // Any protocol will do for a peer that only answers pings; some clients insist on a choice.
-    if let Some(first) = first_protocol(headers) {
-        fields.insert(header::SEC_WEBSOCKET_PROTOCOL, first);
-    }
-    agreed
-}
-
-fn first_protocol(headers: &HeaderMap) -> Option<HeaderValue> {
-    let offered = headers.get(header::SEC_WEBSOCKET_PROTOCOL)?.to_str().ok()?;
-    HeaderValue::from_str(offered.split(',').next()?.trim()).ok()
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<String> {
-    let mut response = Response::new(text.to_owned());
-    *response.status_mut() = status;
-    let kind = HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(header::CONTENT_TYPE, kind);
-    // Said here, and not by `keep_alive(false)`: hyper would then add it to the 101 as well, whose
-    // `Connection` some clients take only as the one word.
-    let close = HeaderValue::from_static("close");
-    response.headers_mut().insert(header::CONNECTION, close);
-    response
 }

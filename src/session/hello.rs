@@ -166,6 +166,8 @@ async fn talk(
                     return Err(Broken::Refused(refusal.words, refusal.advice));
                 }
                 Step::Message(ref message) => held += message.as_bytes().len() + STEP,
+                // Silence is counted from the end of the hello.
+                Step::Life => continue,
                 Step::Beat | Step::Answer(_) => held += STEP,
             }
             if held > MOST_EARLY {

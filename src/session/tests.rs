@@ -16,15 +16,15 @@ use crate::transport::io::Io;
 use crate::transport::memory::{Breaker, Fault, wire};
 use crate::transport::ws::WsLink;
 
-fn ms(n: u64) -> Duration {
+pub(super) fn ms(n: u64) -> Duration {
     Duration::from_millis(n)
 }
 
-fn secs(n: u64) -> Duration {
+pub(super) fn secs(n: u64) -> Duration {
     Duration::from_secs(n)
 }
 
-fn policy() -> SessionPolicy {
+pub(super) fn policy() -> SessionPolicy {
     SessionPolicy {
         heartbeat: HeartbeatPolicy::every(secs(1)),
         wishes: Wishes::default(),
@@ -36,7 +36,7 @@ fn policy() -> SessionPolicy {
 }
 
 /// Notes what it is told, with the time; passes on what the test asks.
-struct Recorder {
+pub(super) struct Recorder {
     start: Instant,
     events: Vec<(Duration, Event)>,
     requests: mpsc::UnboundedReceiver<Request>,
@@ -64,11 +64,11 @@ impl Host for Recorder {
     }
 }
 
-struct Held {
-    finished: tokio::task::JoinHandle<(Finished, Recorder)>,
-    requests: mpsc::UnboundedSender<Request>,
+pub(super) struct Held {
+    pub(super) finished: tokio::task::JoinHandle<(Finished, Recorder)>,
+    pub(super) requests: mpsc::UnboundedSender<Request>,
     end: oneshot::Sender<Asked>,
-    breaker: Breaker,
+    pub(super) breaker: Breaker,
     start: Instant,
 }
 
@@ -78,13 +78,18 @@ async fn hold(policy: SessionPolicy, max: usize) -> (Held, DuplexStream) {
     let link = Link::Ws(WsLink::client(Io::Memory(ours), &[], max));
     let held = Held {
         breaker,
-        ..start(link, None, policy)
+        ..start(link, None, policy, Speech::default())
     };
     (held, theirs)
 }
 
 /// A session over `link`; its breaker breaks nothing.
-fn start(link: Link, facts: Option<Arc<Facts>>, policy: SessionPolicy) -> Held {
+pub(super) fn start(
+    link: Link,
+    facts: Option<Arc<Facts>>,
+    policy: SessionPolicy,
+    speech: Speech,
+) -> Held {
     let (requests, requested) = mpsc::unbounded_channel();
     let (end, ended) = oneshot::channel();
     let start = Instant::now();
@@ -94,14 +99,7 @@ fn start(link: Link, facts: Option<Arc<Facts>>, policy: SessionPolicy) -> Held {
         requests: requested,
         end: ended,
     };
-    let session = Session::new(
-        link,
-        None,
-        facts,
-        policy,
-        |interval| interval,
-        Speech::default(),
-    );
+    let session = Session::new(link, None, facts, policy, |interval| interval, speech);
     let finished = tokio::spawn(async move {
         let finished = session.run(&mut recorder).await;
         (finished, recorder)
@@ -124,7 +122,7 @@ async fn hold_with_peer(policy: SessionPolicy) -> (Held, WebSocketStream<DuplexS
 }
 
 impl Held {
-    async fn finished(self) -> (End, Vec<(Duration, Event)>, Duration) {
+    pub(super) async fn finished(self) -> (End, Vec<(Duration, Event)>, Duration) {
         let (_, recorder) = self.finished.await.unwrap();
         let gone = self.start.elapsed();
         let end = recorder.events.iter().find_map(|(_, event)| match event {
@@ -135,7 +133,7 @@ impl Held {
     }
 }
 
-fn pings(events: &[(Duration, Event)]) -> Vec<(u128, bool)> {
+pub(super) fn pings(events: &[(Duration, Event)]) -> Vec<(u128, bool)> {
     let pings = events.iter().filter_map(|(at, event)| match event {
         Event::PingSent { retry, .. } => Some((at.as_millis(), *retry)),
         _ => None,
@@ -485,7 +483,10 @@ async fn hold_tcp(facts: Arc<Facts>) -> (Held, tokio::net::TcpStream) {
     let address = listener.local_addr().unwrap();
     let (near, far) = tokio::join!(TcpStream::connect(address), listener.accept());
     let link = Link::Ws(WsLink::client(Io::tcp(near.unwrap()), &[], 1 << 20));
-    (start(link, Some(facts), policy()), far.unwrap().0)
+    (
+        start(link, Some(facts), policy(), Speech::default()),
+        far.unwrap().0,
+    )
 }
 
 #[cfg(target_os = "linux")]

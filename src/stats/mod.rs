@@ -3,16 +3,18 @@
 //! A target's series live exactly as long as its [`EntryGuard`]: when the supervisor drops the
 //! guard, the next scrape no longer has them.
 
+mod arrival_gap;
 mod histogram;
 mod history;
 mod registry;
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use arrival_gap::ArrivalGap;
 pub(crate) use histogram::{Buckets, Histogram, HistogramSnapshot};
 pub(crate) use history::{History, PastEnd};
 pub(crate) use registry::{EntryGuard, ListenerGuard, ListenerStats, Registry};
@@ -151,6 +153,10 @@ impl Number {
 pub(crate) struct TargetStats {
     identity: Mutex<Arc<Identity>>,
     state: AtomicU8,
+    /// Whether the present connection is stale: up, but without application messages.
+    stale: AtomicBool,
+    /// Whether `rare` has `beats`, so that whoever reads all targets needs no lock to know.
+    has_beats: AtomicBool,
     /// Since when `state` is what it is, Unix nanoseconds.
     state_since: Number,
     pub(crate) ping_retries: Number,
@@ -198,6 +204,17 @@ struct Rare {
     /// Of the present connection, or of the last when it was made.
     facts: Option<Arc<Facts>>,
     history: Option<Box<History>>,
+    beats: Option<Box<Beats>>,
+}
+
+/// What only a target has whose peer begins heartbeats, or streams events.
+#[derive(Debug, Default)]
+struct Beats {
+    received: u64,
+    /// Of one whose peer begins the heartbeats.
+    gaps: Option<ArrivalGap>,
+    /// Of the present connection, from its establishment.
+    first_event: Option<Duration>,
 }
 
 impl TargetStats {
@@ -206,6 +223,8 @@ impl TargetStats {
         let stats = Self {
             identity: Mutex::new(identity),
             state: AtomicU8::new(State::Connecting as u8),
+            stale: AtomicBool::new(false),
+            has_beats: AtomicBool::new(false),
             state_since: Number::default(),
             ping_retries: Number::default(),
             pings_sent: Number::default(),
@@ -303,6 +322,37 @@ impl TargetStats {
         lock(&self.rare).as_ref()?.facts.clone()
     }
 
+    /// Whether the connection is up, but without application messages for too long.
+    pub(crate) fn is_stale(&self) -> bool {
+        self.stale.load(Relaxed)
+    }
+
+    /// Heartbeats that the peer began.
+    pub(crate) fn heartbeats_received(&self) -> u64 {
+        self.with_beats(|beats| beats.received).unwrap_or(0)
+    }
+
+    /// The largest gap between arrivals over the last 5 minutes, the running one included; of a
+    /// target whose peer begins the heartbeats.
+    pub(crate) fn arrival_gap(&self) -> Option<Duration> {
+        let now = self.epoch.elapsed();
+        self.with_beats(|beats| beats.gaps.as_mut()?.largest(now))?
+    }
+
+    /// How long after it came up the present event stream brought its first event.
+    pub(crate) fn first_event_delay(&self) -> Option<Duration> {
+        self.with_beats(|beats| beats.first_event)?
+    }
+
+    /// Reads what has to do with the peer's heartbeats; takes no lock where there is none.
+    fn with_beats<T>(&self, read: impl FnOnce(&mut Beats) -> T) -> Option<T> {
+        if !self.has_beats.load(Relaxed) {
+            return None;
+        }
+        let mut rare = lock(&self.rare);
+        rare.as_mut()?.beats.as_deref_mut().map(read)
+    }
+
     /// A reload gave the target another name, label or set of buckets.
     pub(crate) fn retune(&self, identity: Arc<Identity>, buckets: &Buckets) {
         *lock(&self.identity) = identity;
@@ -340,6 +390,7 @@ impl TargetStats {
                     rare.facts.clone_from(&up.facts);
                 }
                 drop(rare);
+                self.begin_beats();
                 if let Some(recovered) = up.recovered {
                     self.with_history_mut(|history| history.recovered(recovered));
                 }
@@ -365,16 +416,43 @@ impl TargetStats {
                 self.disconnects.add(1);
                 self.last_disconnect.set(unix_nanos(end.at));
                 self.set_state(State::Waiting);
+                let now = self.epoch.elapsed();
+                self.with_beats(|beats| beats.ended(now));
                 self.with_history_mut(|history| history.ended(end));
             }
             Event::Waiting { .. } => self.set_state(State::Waiting),
             Event::Stopped => self.set_state(State::Stopped),
-            Event::HeartbeatReceived
-            | Event::Arrived { .. }
-            | Event::FirstEvent { .. }
-            | Event::Stale { .. }
-            | Event::Fresh { .. } => {}
-            Event::PingReceived | Event::Stalled { .. } | Event::Missed { .. } => {}
+            Event::HeartbeatReceived => self.with_beats_mut(|beats| beats.received += 1),
+            Event::Arrived { gap } => {
+                let now = self.epoch.elapsed();
+                let arrived = |gaps: &mut ArrivalGap| gaps.arrived(*gap, now);
+                self.with_beats_mut(|beats| arrived(beats.gaps.get_or_insert_default()));
+            }
+            Event::FirstEvent { delay } => {
+                self.with_beats_mut(|beats| beats.first_event = Some(*delay));
+            }
+            Event::Stale { .. } => self.stale.store(true, Relaxed),
+            Event::Fresh { .. } => self.stale.store(false, Relaxed),
+            Event::Stalled { .. } => {
+                let now = self.epoch.elapsed();
+                self.with_beats(|beats| beats.gaps.as_mut().map(|gaps| gaps.stalled(now)));
+            }
+            Event::PingReceived | Event::Missed { .. } => {}
+        }
+    }
+
+    /// A connection came up: what is counted from then.
+    fn begin_beats(&self) {
+        let now = self.epoch.elapsed();
+        if self.identity().server_beats {
+            // Before the first arrival: a path that lets nothing through shows by that.
+            self.with_beats_mut(|beats| {
+                beats.first_event = None;
+                beats.gaps.get_or_insert_default().up(now);
+            });
+        } else {
+            // The target may have been another one before a reload.
+            self.with_beats(|beats| (beats.first_event, beats.gaps) = (None, None));
         }
     }
 
@@ -383,6 +461,8 @@ impl TargetStats {
         if state != State::Established {
             self.connection_start.set(0);
         }
+        // Staleness is a state of an established connection, and none begins with it.
+        self.stale.store(false, Relaxed);
         self.state.store(state as u8, Relaxed);
         self.state_since.set(unix_nanos(SystemTime::now()));
     }
@@ -409,9 +489,25 @@ impl TargetStats {
         }
     }
 
+    fn with_beats_mut(&self, write: impl FnOnce(&mut Beats)) {
+        let mut rare = lock(&self.rare);
+        write(rare.get_or_insert_default().beats.get_or_insert_default());
+        self.has_beats.store(true, Relaxed);
+    }
+
     fn with_history_mut(&self, write: impl FnOnce(&mut History)) {
         let mut rare = lock(&self.rare);
         write(rare.get_or_insert_default().history.get_or_insert_default());
+    }
+}
+
+impl Beats {
+    /// The connection is gone, and its first event with it.
+    fn ended(&mut self, now: Duration) {
+        self.first_event = None;
+        if let Some(gaps) = &mut self.gaps {
+            gaps.down(now);
+        }
     }
 }
 

@@ -286,6 +286,133 @@ fn a_kept_end_takes_a_kilobyte_at_most_whatever_headers_the_peer_sent() {
     }
 }
 
+fn beating() -> TargetStats {
+    let identity = Identity {
+        protocol: Protocol::Sse,
+        server_beats: true,
+        watches_staleness: true,
+        ..(*identity()).clone()
+    };
+    TargetStats::new(Arc::new(identity), &Buckets::default(), Instant::now())
+}
+
+fn secs(n: u64) -> Duration {
+    Duration::from_secs(n)
+}
+
+#[test]
+fn the_peer_s_heartbeats_are_counted_across_connections() {
+    let stats = beating();
+    assert_eq!(stats.heartbeats_received(), 0);
+    stats.apply(&up());
+    stats.apply(&Event::HeartbeatReceived);
+    stats.apply(&Event::Ended(Box::new(end(1))));
+    stats.apply(&up());
+    stats.apply(&Event::HeartbeatReceived);
+    assert_eq!(stats.heartbeats_received(), 2);
+}
+
+#[test]
+fn the_gap_runs_from_when_the_connection_came_up_and_stops_when_it_ends() {
+    let stats = beating();
+    assert_eq!(stats.arrival_gap(), None, "never up");
+    stats.apply(&up());
+    // A path that lets nothing through has no arrival to tell the gap.
+    let first = stats.arrival_gap();
+    assert!(first.is_some());
+    let deadline = Instant::now() + secs(10);
+    while stats.arrival_gap() <= first {
+        assert!(Instant::now() < deadline, "the running gap stands still");
+    }
+    stats.apply(&Event::Arrived { gap: secs(100) });
+    assert_eq!(stats.arrival_gap(), Some(secs(100)));
+    stats.apply(&Event::Ended(Box::new(end(1))));
+    assert_eq!(
+        stats.arrival_gap(),
+        Some(secs(100)),
+        "of the last 5 minutes"
+    );
+}
+
+#[test]
+fn a_machine_that_stood_still_begins_the_running_gap_again() {
+    let stats = beating();
+    stats.apply(&up());
+    let deadline = Instant::now() + secs(10);
+    loop {
+        let before = stats.arrival_gap();
+        stats.apply(&Event::Stalled { late: secs(9) });
+        // This thread may be held up just here.
+        if stats.arrival_gap() < before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the gap runs on");
+    }
+}
+
+#[test]
+fn a_target_that_became_a_plain_one_has_no_gaps_left() {
+    let stats = beating();
+    stats.apply(&up());
+    stats.apply(&Event::Arrived { gap: secs(100) });
+    stats.apply(&Event::Ended(Box::new(end(1))));
+    stats.retune(identity(), &Buckets::default());
+    stats.apply(&up());
+    assert_eq!(stats.arrival_gap(), None);
+}
+
+#[test]
+fn the_first_event_is_the_present_connection_s() {
+    let stats = beating();
+    let delay = Event::FirstEvent { delay: secs(2) };
+    stats.apply(&up());
+    assert_eq!(stats.first_event_delay(), None);
+    stats.apply(&delay);
+    assert_eq!(stats.first_event_delay(), Some(secs(2)));
+    stats.apply(&Event::Ended(Box::new(end(1))));
+    assert_eq!(stats.first_event_delay(), None, "gone with its connection");
+    // A task that panicked leaves no end behind.
+    stats.apply(&delay);
+    stats.apply(&up());
+    assert_eq!(stats.first_event_delay(), None);
+}
+
+#[test]
+fn staleness_is_a_state_of_an_established_connection() {
+    let stats = beating();
+    let stale = Event::Stale { quiet: secs(30) };
+    stats.apply(&up());
+    assert!(!stats.is_stale());
+    stats.apply(&stale);
+    assert!(stats.is_stale());
+    assert_eq!(stats.state(), State::Established);
+    stats.apply(&Event::Fresh { quiet: secs(41) });
+    assert!(!stats.is_stale());
+    for gone in [Event::Ended(Box::new(end(1))), Event::Stopped, up()] {
+        stats.apply(&up());
+        stats.apply(&stale);
+        stats.apply(&gone);
+        assert!(!stats.is_stale(), "{gone:?}");
+    }
+}
+
+#[test]
+fn a_plain_target_takes_no_memory_for_what_a_beating_peer_has() {
+    let stats = TargetStats::new(identity(), &Buckets::default(), Instant::now());
+    stats.apply(&up());
+    stats.apply(&Event::Stalled { late: secs(9) });
+    assert!(lock(&stats.rare).is_none());
+    stats.apply(&Event::Ended(Box::new(end(1))));
+    let rare = lock(&stats.rare);
+    assert!(rare.as_ref().is_some_and(|rare| rare.beats.is_none()));
+    drop(rare);
+    assert!(!stats.has_beats.load(Relaxed));
+    assert_eq!(
+        (stats.heartbeats_received(), stats.arrival_gap()),
+        (0, None)
+    );
+}
+
 #[test]
 fn what_every_target_has_stays_small() {
     // All targets pay for each field, those without TLS and without trouble too.

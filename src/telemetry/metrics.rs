@@ -23,7 +23,9 @@ use prometheus::proto::{Bucket, Histogram, LabelPair, Metric, MetricFamily, Metr
 use crate::config::tls_files;
 use crate::proto::close::Cause;
 use crate::proto::event::Phase;
-use crate::stats::{HistogramSnapshot, Identity, ListenerStats, Registry, State, TargetStats};
+use crate::stats::{
+    HistogramSnapshot, Identity, ListenerStats, Protocol, Registry, State, TargetStats,
+};
 
 /// The `Content-Type` of [`scrape`]'s text.
 pub(crate) const CONTENT_TYPE: &str = "text/plain; version=0.0.4; charset=utf-8";
@@ -73,6 +75,8 @@ enum Series {
     Seconds(fn(&TargetStats) -> Duration),
     /// A gauge per target.
     Gauge(fn(&TargetStats) -> Option<f64>),
+    /// A gauge per target that is of this kind. The others cost a look at what they are.
+    GaugeOf(fn(&Identity) -> bool, fn(&TargetStats) -> Option<f64>),
     /// A counter per target and `phase`, each there from the start.
     PhaseCount(fn(&TargetStats, Phase) -> u64),
     /// A gauge per target and `phase`.
@@ -152,12 +156,12 @@ const FAMILIES: &[Family] = &[
     Family {
         name: "ws_keepalive_connect_duration_seconds",
         help: "How long each phase of the last dial took.",
-        series: Series::PhaseGauge(|s, phase| s.phase_time(phase).map(|t| t.as_secs_f64())),
+        series: Series::PhaseGauge(|s, phase| seconds(s.phase_time(phase))),
     },
     Family {
         name: "ws_keepalive_last_rtt_seconds",
         help: "Round trip of the last ping whose answer was clear.",
-        series: Series::Gauge(|s| s.last_rtt().map(|t| t.as_secs_f64())),
+        series: Series::Gauge(|s| seconds(s.last_rtt())),
     },
     Family {
         name: "ws_keepalive_pong_mismatch_total",
@@ -198,6 +202,29 @@ const FAMILIES: &[Family] = &[
         name: "ws_keepalive_sent_bytes_total",
         help: "Payload bytes of the application messages sent.",
         series: Series::Count(|s| s.sent_bytes.get()),
+    },
+    Family {
+        name: "ws_keepalive_heartbeats_received_total",
+        help: "Heartbeats received that the target began.",
+        series: Series::Count(TargetStats::heartbeats_received),
+    },
+    Family {
+        name: "ws_keepalive_arrival_gap_seconds",
+        help: "The longest time without an arrival within the last 5 minutes of the connection.",
+        series: Series::GaugeOf(|i| i.server_beats, |s| seconds(s.arrival_gap())),
+    },
+    Family {
+        name: "ws_keepalive_first_event_delay_seconds",
+        help: "How long after it came up the event stream brought its first event.",
+        series: Series::GaugeOf(
+            |i| i.protocol == Protocol::Sse,
+            |s| seconds(s.first_event_delay()),
+        ),
+    },
+    Family {
+        name: "ws_keepalive_stale",
+        help: "Whether the connection is up without application messages (1) or not (0).",
+        series: Series::GaugeOf(|i| i.watches_staleness, |s| Some(s.is_stale().into())),
     },
     Family {
         name: "ws_keepalive_tls_certificate_not_after_seconds",
@@ -389,6 +416,12 @@ impl Family {
                     .filter_map(|(s, _, a)| Some((read(s)?, a.clone())))
                     .collect(),
             ),
+            Series::GaugeOf(is_one, read) => Points::Gauges(
+                targets()
+                    .filter(|(_, identity, _)| is_one(identity))
+                    .filter_map(|(s, _, a)| Some((read(s)?, a.clone())))
+                    .collect(),
+            ),
             Series::PhaseCount(read) => {
                 Points::Counts(by_phase(snapshot, |stats, phase| Some(read(stats, phase))))
             }
@@ -538,6 +571,10 @@ fn histogram(snapshot: &HistogramSnapshot) -> Histogram {
     histogram.set_sample_count(snapshot.count);
     histogram.set_sample_sum(snapshot.sum.as_secs_f64());
     histogram
+}
+
+fn seconds(duration: Option<Duration>) -> Option<f64> {
+    duration.map(|duration| duration.as_secs_f64())
 }
 
 /// 0 for a time that is not.

@@ -16,9 +16,9 @@ use tracing::{Level, debug, info, warn};
 
 use super::evidence::{Fields, agreed, certificate_time, trouble, way, who};
 use super::targets_json::asked_for;
-use super::words::{age, escape, exact, from_fn, outage_id};
+use super::words::{age, escape, exact, from_fn, outage_id, rounded};
 use crate::proto::event::{DialFailure, End, Established, Event, Phase};
-use crate::stats::TargetStats;
+use crate::stats::{Protocol, TargetStats};
 
 /// The log target of every line about a connection.
 const LOG: &str = "ws_keepalive";
@@ -47,6 +47,14 @@ pub(crate) fn observe(stats: &TargetStats, event: &Event) {
             stats.apply(event);
             stalled(stats, *late, &LAST_STALL);
         }
+        Event::Stale { quiet } => {
+            stats.apply(event);
+            stale(stats, *quiet);
+        }
+        Event::Fresh { quiet } => {
+            stats.apply(event);
+            fresh(stats, *quiet);
+        }
         Event::Connecting
         | Event::PingSent { .. }
         | Event::Pong { .. }
@@ -54,8 +62,6 @@ pub(crate) fn observe(stats: &TargetStats, event: &Event) {
         | Event::HeartbeatReceived
         | Event::Arrived { .. }
         | Event::FirstEvent { .. }
-        | Event::Stale { .. }
-        | Event::Fresh { .. }
         | Event::Message(_)
         | Event::MessageSent { .. }
         | Event::Waiting { .. }
@@ -70,7 +76,9 @@ pub(crate) fn observe(stats: &TargetStats, event: &Event) {
 }
 
 fn established(stats: &TargetStats, up: &Established) {
-    let target = &*stats.identity().name;
+    let identity = stats.identity();
+    let target = &*identity.name;
+    let protocol = identity.protocol.as_str();
     let peer = up.peer.map(tracing::field::display);
     let took: Duration = up.times.iter().flatten().sum();
     let facts = up.facts.as_deref();
@@ -84,6 +92,7 @@ fn established(stats: &TargetStats, up: &Established) {
             after_seconds = recovered.after.as_secs_f64(),
             attempt = up.attempts,
             peer,
+            protocol,
             proxy = known.proxy,
             tls_version = known.tls_version,
             tls_cipher = known.tls_cipher,
@@ -103,6 +112,7 @@ fn established(stats: &TargetStats, up: &Established) {
             attempt = up.attempts,
             dial_seconds = took.as_secs_f64(),
             peer,
+            protocol,
             proxy = known.proxy,
             tls_version = known.tls_version,
             tls_cipher = known.tls_cipher,
@@ -111,10 +121,11 @@ fn established(stats: &TargetStats, up: &Established) {
             server = known.server,
             via = known.via,
             headers = known.headers,
-            "{target} established in {}{}{}{}",
+            "{target} established in {}{}{}{}{}",
             phases(up),
             way(" ", up.peer, facts),
             agreed(facts),
+            spoken(identity.protocol),
             attempt(up.attempts),
         ),
     }
@@ -273,6 +284,30 @@ fn stalled(stats: &TargetStats, late: Duration, last: &AtomicU64) {
     }
 }
 
+fn stale(stats: &TargetStats, quiet: Duration) {
+    let target = &*stats.identity().name;
+    warn!(
+        target: LOG,
+        event = "stale",
+        target,
+        quiet_seconds = quiet.as_secs_f64(),
+        "{target} stale: no application message for {}; the connection stands",
+        rounded(quiet),
+    );
+}
+
+fn fresh(stats: &TargetStats, quiet: Duration) {
+    let target = &*stats.identity().name;
+    info!(
+        target: LOG,
+        event = "fresh",
+        target,
+        quiet_seconds = quiet.as_secs_f64(),
+        "{target} fresh again after {}",
+        rounded(quiet),
+    );
+}
+
 /// What is only written at debug; the caller has asked whether it is.
 #[cold]
 fn detail(stats: &TargetStats, event: &Event) {
@@ -294,11 +329,31 @@ fn detail(stats: &TargetStats, event: &Event) {
         Event::PingReceived => {
             debug!(target: LOG, event = "ping_received", target, "{target} pinged us");
         }
-        Event::HeartbeatReceived
-        | Event::Arrived { .. }
-        | Event::FirstEvent { .. }
-        | Event::Stale { .. }
-        | Event::Fresh { .. } => {}
+        Event::HeartbeatReceived => {
+            debug!(target: LOG, event = "heartbeat_received", target, "{target} heartbeat came in");
+        }
+        Event::Arrived { gap } => {
+            let gap_seconds = gap.as_secs_f64();
+            debug!(
+                target: LOG,
+                event = "arrived",
+                target,
+                gap_seconds,
+                "{target} is heard of after {}",
+                exact(*gap),
+            );
+        }
+        Event::FirstEvent { delay } => {
+            let delay_seconds = delay.as_secs_f64();
+            debug!(
+                target: LOG,
+                event = "first_event",
+                target,
+                delay_seconds,
+                "{target} first event after {}",
+                exact(*delay),
+            );
+        }
         Event::Message(message) => {
             let bytes = message.as_bytes().len();
             debug!(target: LOG, event = "message", target, bytes, "{target} sent {bytes} bytes");
@@ -323,6 +378,8 @@ fn detail(stats: &TargetStats, event: &Event) {
         | Event::Established(_)
         | Event::Ended(_)
         | Event::Stalled { .. }
+        | Event::Stale { .. }
+        | Event::Fresh { .. }
         | Event::Missed { .. } => {}
     }
 }
@@ -338,6 +395,14 @@ fn phases(up: &Established) -> impl fmt::Display {
             write!(f, "{before}{phase} {}", exact(time))?;
         }
         f.write_str(if known.count() == 0 { "" } else { ")" })
+    })
+}
+
+/// `, protocol actioncable`, where it is not plain WebSocket.
+fn spoken(protocol: Protocol) -> impl fmt::Display {
+    from_fn(move |f| match protocol {
+        Protocol::WebSocket => Ok(()),
+        spoken => write!(f, ", protocol {}", spoken.as_str()),
     })
 }
 

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use super::{evidence, words};
 use crate::proto::close::{Cause, CloseFrame};
 use crate::proto::event::{DialFailure, End, Facts, TcpInfo, TlsFacts};
-use crate::stats::{History, PastEnd, Registry, TargetStats};
+use crate::stats::{History, PastEnd, Protocol, Registry, TargetStats};
 
 /// Every target, by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,6 +34,15 @@ pub(crate) struct TargetJson {
     pub(crate) since: String,
     pub(crate) labels: BTreeMap<String, String>,
     pub(crate) last_rtt_seconds: Option<f64>,
+    /// Whether it is established, but without application messages for too long; null where that
+    /// is not watched.
+    pub(crate) stale: Option<bool>,
+    /// Those that the peer began.
+    pub(crate) heartbeats_received: u64,
+    /// The longest within the last 5 minutes; null where the peer begins no heartbeats.
+    pub(crate) arrival_gap_seconds: Option<f64>,
+    /// Of the present event stream.
+    pub(crate) first_event_delay_seconds: Option<f64>,
     /// Of the last handshake that succeeded; null without TLS.
     pub(crate) tls: Option<TlsJson>,
     /// What the peer of the present connection chose, or of the last.
@@ -146,7 +155,15 @@ fn target(stats: &TargetStats) -> TargetJson {
         labels: labels
             .map(|(name, value)| (name.as_ref().to_owned(), value.as_ref().to_owned()))
             .collect(),
-        last_rtt_seconds: stats.last_rtt().map(|rtt| rtt.as_secs_f64()),
+        last_rtt_seconds: seconds(stats.last_rtt()),
+        stale: identity.watches_staleness.then(|| stats.is_stale()),
+        heartbeats_received: stats.heartbeats_received(),
+        arrival_gap_seconds: seconds(stats.arrival_gap().filter(|_| identity.server_beats)),
+        first_event_delay_seconds: seconds(
+            stats
+                .first_event_delay()
+                .filter(|_| identity.protocol == Protocol::Sse),
+        ),
         tls: facts.and_then(|facts| facts.tls).map(tls),
         subprotocol: facts.and_then(|facts| facts.subprotocol.as_deref().map(escaped)),
         last_error,
@@ -196,7 +213,6 @@ fn end(past: &PastEnd) -> EndJson {
         end,
         recovered_after,
     } = past;
-    let seconds = |duration: Option<Duration>| duration.map(|d| d.as_secs_f64());
     let facts = end.facts.as_deref();
     EndJson {
         at: rfc3339(end.at),
@@ -250,6 +266,10 @@ fn tcp_info(info: TcpInfo) -> TcpInfoJson {
     }
 }
 
+fn seconds(duration: Option<Duration>) -> Option<f64> {
+    duration.map(|duration| duration.as_secs_f64())
+}
+
 fn escaped(text: &str) -> String {
     words::escape(text).into_owned()
 }
@@ -301,7 +321,10 @@ fn row(target: &TargetJson, now: SystemTime) -> [String; 6] {
             Some(index) => format!("{name}[{index}]"),
             None => name.into_owned(),
         },
-        target.state.clone().into_owned(),
+        match target.stale {
+            Some(true) => format!("{}, stale", target.state),
+            Some(false) | None => target.state.clone().into_owned(),
+        },
         ago.map_or("-".to_owned(), |ago| format!("{} ago", words::coarse(ago))),
         rtt.map_or("-".to_owned(), |rtt| format!("{:.1} ms", rtt * 1e3)),
         last.map_or(drops.clone(), |end| format!("{drops} ({})", end.cause)),

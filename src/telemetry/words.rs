@@ -60,6 +60,18 @@ pub(crate) fn exact(duration: Duration) -> impl fmt::Display {
     })
 }
 
+/// A wait that was asked for, or was about as long as one: what [`exact`] says, without a decimal
+/// that is none, and above a minute as [`coarse`] has it. `30 s`, `1.5 s`, `500 ms`, `2m5s`.
+pub(crate) fn rounded(duration: Duration) -> impl fmt::Display {
+    let millis = u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+    from_fn(move |f| match (millis, millis % 1_000 / 100) {
+        (0..1_000, _) => write!(f, "{millis} ms"),
+        (1_000..60_000, 0) => write!(f, "{} s", millis / 1_000),
+        (1_000..60_000, tenths) => write!(f, "{}.{tenths} s", millis / 1_000),
+        (60_000.., _) => write!(f, "{}", coarse(duration)),
+    })
+}
+
 /// How long something lasted: below a minute with a decimal, cut and not rounded, so that 7.99 s
 /// are not 8; above it `3m12s`, as [`coarse`] has it.
 pub(crate) fn age(duration: Duration) -> impl fmt::Display {
@@ -113,6 +125,17 @@ mod tests {
             (ms(60_000), "1m0s"),
         ] {
             assert_eq!(age(duration).to_string(), words);
+        }
+        for (duration, words) in [
+            (ms(0), "0 ms"),
+            (ms(501), "501 ms"),
+            (ms(1_000), "1 s"),
+            (ms(1_590), "1.5 s"),
+            (ms(30_004), "30 s"),
+            (ms(59_999), "59.9 s"),
+            (ms(60_000), "1m0s"),
+        ] {
+            assert_eq!(rounded(duration).to_string(), words);
         }
         assert_eq!(exact(ms(12)).to_string(), "12.0 ms");
         assert_eq!(exact(ms(1_310)).to_string(), "1.3 s");

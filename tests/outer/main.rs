@@ -8,6 +8,7 @@ mod support;
 mod addresses;
 mod control;
 mod demo;
+mod dialects;
 mod foreign_peers;
 mod odd_peers;
 mod prometheus;

@@ -48,6 +48,11 @@ impl Foreign {
         spawn_with(python_command("client.py", &[url]), "SSL_CERT_FILE", ca)
     }
 
+    /// The client that the makers of a protocol publish: `phoenix` or `signalr`.
+    pub(crate) fn official_client(protocol: &str, url: &str) -> Self {
+        node("official.js", &[protocol, url])
+    }
+
     fn listening(peer: Self) -> (Self, u16) {
         let listening = peer.event("listening", secs(20.0), |_| true);
         let port = listening["port"]
@@ -100,7 +105,7 @@ impl Foreign {
     }
 }
 
-fn script(name: &str) -> PathBuf {
+pub(super) fn script(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
         .join("tests/outer/peers")
         .join(name)
@@ -110,7 +115,7 @@ fn node(name: &str, arguments: &[&str]) -> Foreign {
     spawn(node_command(name, arguments))
 }
 
-fn node_command(name: &str, arguments: &[&str]) -> Command {
+pub(super) fn node_command(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new("node");
     command.env("NODE_PATH", tools().join("node/node_modules"));
     command.arg(script(name)).args(arguments);
@@ -121,7 +126,7 @@ fn python(name: &str, arguments: &[&str]) -> Foreign {
     spawn(python_command(name, arguments))
 }
 
-fn python_command(name: &str, arguments: &[&str]) -> Command {
+pub(super) fn python_command(name: &str, arguments: &[&str]) -> Command {
     let mut command = Command::new(tools().join("venv/bin/python"));
     command
         .env("PYTHONDONTWRITEBYTECODE", "1")

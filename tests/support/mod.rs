@@ -18,6 +18,7 @@ mod pki;
 mod process;
 mod proxies;
 mod scrape;
+mod speakers;
 mod tls_front;
 
 pub(crate) use config::ConfigDir;
@@ -34,4 +35,5 @@ pub(crate) use pki::{EXPIRED_AT, Leaf, NOT_AFTER, Pair, Pki};
 pub(crate) use process::{Line, Process, Signal, exit_code};
 pub(crate) use proxies::{Proxy, Squid};
 pub(crate) use scrape::Scrape;
+pub(crate) use speakers::{PASSWORD, Speaker};
 pub(crate) use tls_front::{Seen, Terms, TlsFront, TlsVersion};

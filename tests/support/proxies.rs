@@ -219,7 +219,7 @@ impl Proxy {
 }
 
 /// What `scripts/install-peers` unpacked, or else installed.
-fn binary(name: &str, below: &str) -> Command {
+pub(super) fn binary(name: &str, below: &str) -> Command {
     let unpacked = tools().join(name).join(below);
     if unpacked.exists() {
         return Command::new(unpacked);
@@ -275,6 +275,6 @@ fn caddy(dir: &Path) -> Command {
     command
 }
 
-fn write(path: &Path, text: &str) {
+pub(super) fn write(path: &Path, text: &str) {
     fs::write(path, text).unwrap();
 }

@@ -10,8 +10,9 @@ use crate::cli::{DONE, FAILED, complain_of};
 use crate::client::hold::Observer;
 use crate::proto::close::Cause;
 use crate::proto::event::{End, Event, Phase};
-use crate::stats::TargetStats;
+use crate::stats::{Protocol, TargetStats};
 use crate::telemetry::observe::observe;
+use crate::telemetry::words::rounded;
 
 /// Tells the terminal what happens, and keeps what the last line needs.
 pub(super) struct Teller<'a> {
@@ -30,6 +31,8 @@ pub(super) struct Summary {
     rtt_sum: Duration,
     rtt_min: Option<Duration>,
     rtt_max: Duration,
+    /// Between arrivals, of a peer that begins the heartbeats.
+    longest_gap: Option<Duration>,
     last: Option<Last>,
     /// Whether a signal asked for the end.
     pub(super) stopping: bool,
@@ -62,6 +65,15 @@ impl Observer for Teller<'_> {
                 summary.rtt_sum += rtt;
                 summary.rtt_max = summary.rtt_max.max(rtt);
                 summary.rtt_min = Some(summary.rtt_min.map_or(rtt, |min| min.min(rtt)));
+            }
+            Event::Stale { quiet } => {
+                let quiet = rounded(quiet);
+                say(&format!("stale: no application message for {quiet}"));
+            }
+            Event::Fresh { quiet } => say(&format!("fresh again after {}", rounded(quiet))),
+            Event::Arrived { gap } => {
+                let longest = &mut self.summary.longest_gap;
+                *longest = Some(longest.map_or(gap, |longest| longest.max(gap)));
             }
             Event::Ended(end) => {
                 self.summary.held += end.age;
@@ -119,34 +131,51 @@ impl Summary {
         }
     }
 
-    /// One line: how long it held, pings, pongs, retries, round trips, and who ended it how.
+    /// One line: how long it held, what came and went, and who ended it how.
     pub(super) fn print(&self, stats: &TargetStats) {
         let how = self.ending();
         if stats.connects.get() == 0 && !self.stopping {
             // Nothing was ever held: an error, and the last line on stderr.
             return complain_of("client", &how);
         }
-        let ms = |rtt: Duration| format!("{:.3}", rtt.as_secs_f64() * 1e3);
-        let rtt = match self.rtt_min {
-            Some(min) => {
-                let count = u32::try_from(self.round_trips).unwrap_or(u32::MAX);
-                let avg = self.rtt_sum / count.max(1);
-                format!(
-                    "rtt min/avg/max {}/{}/{} ms",
-                    ms(min),
-                    ms(avg),
-                    ms(self.rtt_max)
-                )
-            }
-            None => "no rtt".to_owned(),
+        let (held, counts) = (self.held.as_secs_f64(), self.counts(stats));
+        say(&format!("held {held:.1} s: {counts}; {how}"));
+    }
+
+    /// Pings, pongs, retries and round trips; of a peer that begins the heartbeats those, and the
+    /// longest gap. Of an event stream, that takes no pings, its events instead.
+    fn counts(&self, stats: &TargetStats) -> String {
+        let identity = stats.identity();
+        let mut counts = if identity.protocol == Protocol::Sse {
+            format!("{} events", stats.messages_received.get())
+        } else {
+            format!(
+                "{} pings, {} pongs, {} retries, {}",
+                stats.pings_sent.get(),
+                stats.pongs_received.get(),
+                stats.ping_retries.get(),
+                self.round_trips()
+            )
         };
-        say(&format!(
-            "held {:.1} s: {} pings, {} pongs, {} retries, {rtt}; {how}",
-            self.held.as_secs_f64(),
-            stats.pings_sent.get(),
-            stats.pongs_received.get(),
-            stats.ping_retries.get(),
-        ));
+        let heartbeats = stats.heartbeats_received();
+        if identity.server_beats || heartbeats > 0 {
+            counts.push_str(&format!(", {heartbeats} heartbeats received"));
+        }
+        if let Some(gap) = self.longest_gap {
+            counts.push_str(&format!(", longest gap {:.3} s", gap.as_secs_f64()));
+        }
+        counts
+    }
+
+    fn round_trips(&self) -> String {
+        let ms = |rtt: Duration| format!("{:.3}", rtt.as_secs_f64() * 1e3);
+        let Some(min) = self.rtt_min else {
+            return "no rtt".to_owned();
+        };
+        let count = u32::try_from(self.round_trips).unwrap_or(u32::MAX);
+        let avg = self.rtt_sum / count.max(1);
+        let (min, avg, max) = (ms(min), ms(avg), ms(self.rtt_max));
+        format!("rtt min/avg/max {min}/{avg}/{max} ms")
     }
 }
 
@@ -160,8 +189,13 @@ fn say(line: &str) {
 mod tests {
     use std::time::SystemTime;
 
+    use std::sync::Arc;
+    use std::time::Instant;
+
     use super::*;
     use crate::proto::close::Initiator;
+    use crate::proto::event::Message;
+    use crate::stats::{Buckets, Identity};
 
     fn ended(cause: Cause, message: &str) -> Last {
         Last::Ended(Box::new(End {
@@ -188,6 +222,82 @@ mod tests {
         Last::NotConnected {
             phase: Phase::Tcp,
             message: "Connection refused".into(),
+        }
+    }
+
+    fn stats(protocol: Protocol, server_beats: bool) -> TargetStats {
+        let identity = Identity {
+            name: "edge".into(),
+            url: "https://edge.example.com/events".into(),
+            protocol,
+            server_beats,
+            watches_staleness: false,
+            labels: [].into(),
+            fan_out: None,
+        };
+        TargetStats::new(Arc::new(identity), &Buckets::default(), Instant::now())
+    }
+
+    #[test]
+    fn what_came_and_went_is_counted_as_the_protocol_has_it() {
+        let gap = |secs| Event::Arrived {
+            gap: Duration::from_secs(secs),
+        };
+        let pong = Event::Pong {
+            rtt: Some(Duration::from_micros(1_500)),
+            mismatch: false,
+        };
+        let ping = Event::PingSent {
+            seq: 1,
+            retry: false,
+        };
+        let beats = || vec![Event::HeartbeatReceived, gap(3), gap(12), gap(1)];
+        for (protocol, server_beats, events, words) in [
+            (
+                Protocol::WebSocket,
+                false,
+                vec![ping.clone(), pong.clone()],
+                "1 pings, 1 pongs, 0 retries, rtt min/avg/max 1.500/1.500/1.500 ms",
+            ),
+            (
+                Protocol::EngineIo,
+                true,
+                beats(),
+                "0 pings, 0 pongs, 0 retries, no rtt, 1 heartbeats received, longest gap 12.000 s",
+            ),
+            (
+                Protocol::Sse,
+                true,
+                [beats(), vec![Event::Message(Message::text("tick"))]].concat(),
+                "1 events, 1 heartbeats received, longest gap 12.000 s",
+            ),
+            (
+                Protocol::Sse,
+                true,
+                vec![],
+                "0 events, 0 heartbeats received",
+            ),
+            (
+                // Whose server may, but need not, ping.
+                Protocol::GraphqlTransportWs,
+                false,
+                vec![ping, pong, Event::HeartbeatReceived],
+                "1 pings, 1 pongs, 0 retries, rtt min/avg/max 1.500/1.500/1.500 ms, \
+                 1 heartbeats received",
+            ),
+        ] {
+            let stats = stats(protocol, server_beats);
+            let mut summary = Summary::default();
+            let mut teller = Teller {
+                stats: &stats,
+                summary: &mut summary,
+                reconnect: false,
+                one_reader: true,
+            };
+            for event in events {
+                teller.observe(event);
+            }
+            assert_eq!(summary.counts(&stats), words, "{protocol:?}");
         }
     }
 

@@ -7,8 +7,8 @@ use figment::value::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::schema;
-use crate::config::Listen;
 use crate::config::read::{Read, Reader};
+use crate::config::{FaultSwitches, Listen};
 
 /// An address and port.
 #[derive(Debug, Clone, PartialEq)]
@@ -78,5 +78,27 @@ impl Read for Addresses {
             return reader.mistake("must not be empty; `enabled = false` opens no listener");
         }
         Some(Self(places))
+    }
+}
+
+/// Whether faults are served: a boolean, or which.
+#[derive(Debug, Clone, PartialEq)]
+pub(in crate::config) struct FaultSetting(pub(in crate::config) FaultSwitches);
+schema!(FaultSetting, { "type": ["boolean", "string"] });
+
+impl Read for FaultSetting {
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        match value {
+            Value::Bool(_, true) => Some(Self(FaultSwitches::ByQuery)),
+            Value::Bool(_, false) => Some(Self(FaultSwitches::Off)),
+            Value::String(_, text) => match FaultSwitches::parse(text) {
+                Ok(switches) => Some(Self(switches)),
+                Err(message) => reader.mistake(message),
+            },
+            _ => reader.expected(
+                "true, false, or switches such as \"close=1012&after=10s\"",
+                value,
+            ),
+        }
     }
 }

@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::Server;
+use crate::config::{FaultSwitches, Server};
 use crate::server::peer;
 use crate::stats::{ListenerStats, Registry};
 
@@ -69,6 +69,7 @@ async fn serve(files: &Files, change: impl FnOnce(&mut Server)) -> Served {
         handshake_timeout: secs(5),
         close_timeout: secs(5),
         tls: Some(files.tls.clone()),
+        faults: FaultSwitches::Off,
     };
     change(&mut config);
     let listener = TcpListener::bind(config.listen).await.unwrap();
@@ -146,6 +147,58 @@ async fn a_client_is_upgraded_and_echoed_by_either_version_of_tls_and_closed_at_
         while timeout(PATIENCE, client.next()).await.unwrap().is_some() {}
     }
     timeout(PATIENCE, served.task).await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn events_and_faults_are_served_by_tls_too() {
+    let (files, made) = Files::new();
+    let served = serve(&files, |config| config.faults = FaultSwitches::ByQuery).await;
+    let version = &rustls::version::TLS13;
+    let read = async |path: &str| {
+        let mut tls = handshake(served.address, made.cert.der(), version)
+            .await
+            .unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        tls.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        let read = tls.read_to_string(&mut answer);
+        let read = timeout(PATIENCE, read)
+            .await
+            .unwrap()
+            .map_err(|error| error.kind());
+        (answer, read.err())
+    };
+    let (answer, error) = read("/events?interval=10ms&events=3").await;
+    assert!(
+        answer.contains("\nid: 3\n") && answer.ends_with("\r\n0\r\n\r\n"),
+        "{answer}"
+    );
+    assert_eq!(error, None);
+    // A FIN comes with the end of TLS, as from a server that ends in order; a reset does not.
+    let (answer, error) = read("/events?fin").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && !answer.ends_with("\r\n0\r\n\r\n"),
+        "{answer}"
+    );
+    assert_eq!(error, None);
+    let (_, error) = read("/events?reset&after=100ms").await;
+    assert_eq!(error, Some(std::io::ErrorKind::ConnectionReset));
+    let (answer, _) = read("/events?status=503").await;
+    assert!(answer.starts_with("HTTP/1.1 503 "), "{answer}");
+
+    let tls = handshake(served.address, made.cert.der(), version)
+        .await
+        .unwrap();
+    let request = "wss://localhost/ws?close=1012&reason=restart";
+    let (mut ws, _) = tokio_tungstenite::client_async(request, tls).await.unwrap();
+    let close = timeout(PATIENCE, ws.next()).await.unwrap();
+    let Some(Ok(Message::Close(Some(frame)))) = close else {
+        panic!("not a Close: {close:?}");
+    };
+    assert_eq!(
+        (u16::from(frame.code), frame.reason.as_str()),
+        (1012, "restart")
+    );
 }
 
 #[tokio::test]

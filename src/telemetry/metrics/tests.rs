@@ -7,9 +7,9 @@ use crate::proto::event::{DialFailure, End, Established, Event, Facts, TlsFacts}
 use crate::proto::reconnect::Advice;
 use crate::stats::{Buckets, EntryGuard};
 
-fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> EntryGuard {
+fn plain(name: &str, labels: &[(&str, &str)]) -> Identity {
     let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into()));
-    let identity = Identity {
+    Identity {
         name: name.into(),
         url: format!("ws://{name}.example.com:9000/ws").into(),
         protocol: crate::stats::Protocol::WebSocket,
@@ -17,6 +17,20 @@ fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> Entr
         watches_staleness: false,
         labels: labels.collect(),
         fan_out: None,
+    }
+}
+
+fn target(registry: &Arc<Registry>, name: &str, labels: &[(&str, &str)]) -> EntryGuard {
+    registry.target(Arc::new(plain(name, labels)), &Buckets::default())
+}
+
+/// An event stream whose staleness is watched.
+fn event_stream(registry: &Arc<Registry>, name: &str) -> EntryGuard {
+    let identity = Identity {
+        protocol: Protocol::Sse,
+        server_beats: true,
+        watches_staleness: true,
+        ..plain(name, &[])
     };
     registry.target(Arc::new(identity), &Buckets::default())
 }
@@ -120,6 +134,7 @@ fn a_target_that_never_came_up_has_exactly_the_series_that_exist_from_the_start(
         "ws_keepalive_messages_received_total",
         "ws_keepalive_received_bytes_total",
         "ws_keepalive_sent_bytes_total",
+        "ws_keepalive_heartbeats_received_total",
         "ws_keepalive_rtt_seconds_sum",
         "ws_keepalive_rtt_seconds_count",
     ] {
@@ -139,6 +154,9 @@ fn a_target_that_never_came_up_has_exactly_the_series_that_exist_from_the_start(
         "ws_keepalive_disconnects_by_cause_total",
         "ws_keepalive_connect_duration_seconds",
         "ws_keepalive_tls_certificate_not_after_seconds",
+        "ws_keepalive_arrival_gap_seconds",
+        "ws_keepalive_first_event_delay_seconds",
+        "ws_keepalive_stale",
         "otel_",
         "\ntarget_info",
     ] {
@@ -186,6 +204,9 @@ fn every_name_is_the_documented_one_and_documented() {
     let registry = Registry::new();
     let edge = target(&registry, "edge", &[]);
     apply(&edge, &[established(), pong(1), ended(Cause::Reset)]);
+    let stream = event_stream(&registry, "stream");
+    let delay = Duration::from_secs(1);
+    apply(&stream, &[established(), Event::FirstEvent { delay }]);
     let _listener = registry.listener("server");
     let text = scrape(&registry).expect("a scrape");
     let mut documented: BTreeSet<&str> = "established ping_retry_count_total sent_ping_total \
@@ -197,7 +218,9 @@ fn every_name_is_the_documented_one_and_documented() {
          ws_keepalive_connected_seconds_total ws_keepalive_disconnected_seconds_total \
          ws_keepalive_connection_start_time_seconds ws_keepalive_last_disconnect_time_seconds \
          ws_keepalive_messages_received_total ws_keepalive_received_bytes_total \
-         ws_keepalive_sent_bytes_total ws_keepalive_tls_certificate_not_after_seconds \
+         ws_keepalive_sent_bytes_total ws_keepalive_heartbeats_received_total \
+         ws_keepalive_arrival_gap_seconds ws_keepalive_first_event_delay_seconds \
+         ws_keepalive_stale ws_keepalive_tls_certificate_not_after_seconds \
          ws_keepalive_target_info ws_keepalive_tls_files_last_reload_successful \
          ws_keepalive_config_last_reload_successful \
          ws_keepalive_config_last_reload_success_timestamp_seconds \
@@ -286,6 +309,107 @@ fn a_label_s_new_value_shows_at_the_next_scrape() {
     let line = r#"established{region="us \"east\"\\1\n",target="edge"} 1"#;
     assert!(text.lines().any(|l| l == line), "{text}");
     assert!(!text.contains(r#"region="eu""#));
+}
+
+/// What `ws_keepalive_NAME` of `target` is, if it has any.
+fn value(registry: &Arc<Registry>, name: &str, target: &str) -> Option<f64> {
+    let text = scrape(registry).expect("a scrape");
+    let start = format!(r#"ws_keepalive_{name}{{target="{target}"}} "#);
+    let value = text.lines().find_map(|line| line.strip_prefix(&start));
+    value.map(|value| value.parse().expect("a number"))
+}
+
+#[test]
+fn an_event_stream_tells_its_beats_its_gap_its_first_event_and_its_staleness() {
+    let registry = Registry::new();
+    let stream = event_stream(&registry, "stream");
+    let _plain = target(&registry, "plain", &[]);
+    let is = |name: &str| value(&registry, name, "stream");
+    let secs = Duration::from_secs;
+    assert_eq!(is("heartbeats_received_total"), Some(0.0));
+    assert_eq!(is("stale"), Some(0.0), "from the start");
+    assert_eq!(is("arrival_gap_seconds"), None, "there is none to tell");
+    apply(&stream, &[established()]);
+    assert!(is("arrival_gap_seconds").is_some(), "it runs");
+    assert_eq!(is("first_event_delay_seconds"), None, "before the first");
+    let quiet = secs(30);
+    apply(
+        &stream,
+        &[
+            Event::Arrived { gap: secs(70) },
+            Event::HeartbeatReceived,
+            Event::FirstEvent { delay: secs(71) },
+            Event::Stale { quiet },
+        ],
+    );
+    assert_eq!(is("heartbeats_received_total"), Some(1.0));
+    assert_eq!(is("arrival_gap_seconds"), Some(70.0));
+    assert_eq!(is("first_event_delay_seconds"), Some(71.0));
+    assert_eq!(is("stale"), Some(1.0));
+    apply(&stream, &[ended(Cause::Fin)]);
+    assert_eq!(is("stale"), Some(0.0), "when down");
+    assert_eq!(is("arrival_gap_seconds"), Some(70.0));
+    assert_eq!(is("first_event_delay_seconds"), None);
+    let text = scrape(&registry).expect("a scrape");
+    for name in ["arrival_gap", "first_event_delay", "stale"] {
+        let none = format!(r#"ws_keepalive_{name}_seconds{{target="plain"}}"#);
+        assert!(
+            !text.contains(&none.replace("stale_seconds", "stale")),
+            "{text}"
+        );
+    }
+    let info = r#"ws_keepalive_target_info{protocol="sse",target="stream","#;
+    assert!(text.contains(info), "{text}");
+}
+
+#[test]
+fn each_of_the_gauges_is_that_of_the_targets_it_is_for() {
+    let registry = Registry::new();
+    // With messages of the server's own, and with a `staleness`.
+    let [_beats, _watched] = [("beats", true), ("watched", false)].map(|(name, server_beats)| {
+        let identity = Identity {
+            server_beats,
+            watches_staleness: !server_beats,
+            ..plain(name, &[])
+        };
+        let guard = registry.target(Arc::new(identity), &Buckets::default());
+        let delay = Duration::ZERO;
+        apply(&guard, &[established(), Event::FirstEvent { delay }]);
+        guard
+    });
+    let has = |name, target| value(&registry, name, target).is_some();
+    assert!(has("arrival_gap_seconds", "beats") && !has("stale", "beats"));
+    assert!(has("stale", "watched") && !has("arrival_gap_seconds", "watched"));
+    assert!(!has("first_event_delay_seconds", "beats"));
+    assert!(!has("first_event_delay_seconds", "watched"));
+}
+
+#[test]
+fn what_a_reload_stopped_watching_has_no_series_at_the_next_scrape() {
+    let registry = Registry::new();
+    let stream = event_stream(&registry, "stream");
+    let quiet = Duration::from_secs(30);
+    apply(&stream, &[established(), Event::Stale { quiet }]);
+    let identity = Identity {
+        protocol: Protocol::EngineIo,
+        server_beats: false,
+        watches_staleness: false,
+        ..(*stream.stats().identity()).clone()
+    };
+    let buckets = Buckets::default();
+    stream.stats().retune(Arc::new(identity), &buckets);
+    for name in ["arrival_gap_seconds", "first_event_delay_seconds", "stale"] {
+        assert_eq!(value(&registry, name, "stream"), None, "{name}");
+    }
+    assert_eq!(
+        value(&registry, "heartbeats_received_total", "stream"),
+        Some(0.0)
+    );
+    let text = scrape(&registry).expect("a scrape");
+    assert!(
+        text.contains(r#"{protocol="engineio",target="stream","#),
+        "{text}"
+    );
 }
 
 #[test]

@@ -10,10 +10,14 @@ use crate::stats::{Buckets, Identity};
 use crate::telemetry::logs::tests::{captured_json, captured_text};
 
 fn stats() -> TargetStats {
+    speaking(Protocol::WebSocket)
+}
+
+fn speaking(protocol: Protocol) -> TargetStats {
     let identity = Identity {
         name: "edge-tokyo".into(),
         url: "wss://edge-tokyo.example.com/ws".into(),
-        protocol: crate::stats::Protocol::WebSocket,
+        protocol,
         server_beats: false,
         watches_staleness: false,
         labels: [].into(),
@@ -200,6 +204,89 @@ fn pings_are_told_at_debug_only() {
             "DEBUG edge-tokyo pinged us",
         ]
     );
+}
+
+#[test]
+fn staleness_is_told_when_it_begins_and_when_it_ends() {
+    let quiet = Duration::from_millis;
+    let events = [
+        Event::Stale {
+            quiet: quiet(30_002),
+        },
+        Event::Fresh {
+            quiet: quiet(41_000),
+        },
+    ];
+    assert_eq!(
+        text(LogLevel::Info, &events),
+        [
+            "WARN edge-tokyo stale: no application message for 30 s; the connection stands",
+            "INFO edge-tokyo fresh again after 41 s",
+        ]
+    );
+    for (event, name, seconds) in [(&events[0], "stale", 30.002), (&events[1], "fresh", 41.0)] {
+        let stats = stats();
+        let json = captured_json(LogLevel::Info, || observe(&stats, event));
+        let line: serde_json::Value = serde_json::from_str(&json).expect("JSON");
+        assert_eq!(line["event"], name, "{json}");
+        assert_eq!(line["target"], "edge-tokyo", "{json}");
+        assert_eq!(line["quiet_seconds"], seconds, "{json}");
+        assert_eq!(stats.is_stale(), name == "stale");
+    }
+}
+
+#[test]
+fn what_the_peer_begins_is_told_at_debug() {
+    let events = [
+        Event::HeartbeatReceived,
+        Event::Arrived {
+            gap: Duration::from_secs(3),
+        },
+        Event::FirstEvent {
+            delay: Duration::from_millis(12),
+        },
+    ];
+    assert!(text(LogLevel::Info, &events).is_empty());
+    assert_eq!(
+        text(LogLevel::Debug, &events),
+        [
+            "DEBUG edge-tokyo heartbeat came in",
+            "DEBUG edge-tokyo is heard of after 3.0 s",
+            "DEBUG edge-tokyo first event after 12.0 ms",
+        ]
+    );
+    let stats = stats();
+    let json = captured_json(LogLevel::Debug, || {
+        for event in &events {
+            observe(&stats, event);
+        }
+    });
+    for field in [
+        r#""event":"heartbeat_received""#,
+        r#""event":"arrived""#,
+        r#""gap_seconds":3.0"#,
+        r#""event":"first_event""#,
+        r#""delay_seconds":0.012"#,
+    ] {
+        assert!(json.contains(field), "{field} is not in {json}");
+    }
+    assert_eq!(stats.heartbeats_received(), 1);
+}
+
+#[test]
+fn a_connection_that_speaks_a_protocol_says_which() {
+    let stats = speaking(Protocol::ActionCable);
+    let line = captured_text(LogLevel::Info, || observe(&stats, &up(None, 2)));
+    let words = " via 10.0.0.7:443, protocol actioncable, attempt 2";
+    assert!(line.trim_end().ends_with(words), "{line}");
+    let back = Recovered {
+        outage_id: 1,
+        after: Duration::from_secs(1),
+    };
+    for recovered in [None, Some(back)] {
+        let json = captured_json(LogLevel::Info, || observe(&stats, &up(recovered, 1)));
+        assert!(json.contains(r#""protocol":"actioncable""#), "{json}");
+    }
 }
 
 #[test]

@@ -66,10 +66,56 @@ fn the_whole_json_of_a_target_with_an_end() {
     let json = targets(&registry);
     let since = json.targets[0].since.clone();
     let text = serde_json::to_string(&json).expect("JSON");
-    let golden = r#"{"targets":[{"name":"edge","address_index":null,"address":null,"url":"ws://edge.example.com/ws","protocol":"websocket","state":"waiting","since":"SINCE","labels":{"region":"eu"},"last_rtt_seconds":null,"tls":null,"subprotocol":null,"last_error":{"at":"2023-11-14T22:13:20.000Z","phase":null,"cause":"closed_going_away","message":"peer closed","attempts":null},"ends":[{"at":"2023-11-14T22:13:20.000Z","outage_id":"0000000000000abc","cause":"closed_going_away","initiator":"peer","message":"peer closed","received":{"code":1001,"reason":"by\\u{1b}e"},"sent":null,"age_seconds":3723.5,"since_last_frame_in_seconds":60.0,"since_last_frame_out_seconds":null,"outstanding_pings":2,"retries":1,"local":null,"peer":"10.0.0.7:443","proxy":null,"tls":null,"headers":null,"tcp_info":null,"recovered_after_seconds":null}]}]}"#;
+    let golden = r#"{"targets":[{"name":"edge","address_index":null,"address":null,"url":"ws://edge.example.com/ws","protocol":"websocket","state":"waiting","since":"SINCE","labels":{"region":"eu"},"last_rtt_seconds":null,"stale":null,"heartbeats_received":0,"arrival_gap_seconds":null,"first_event_delay_seconds":null,"tls":null,"subprotocol":null,"last_error":{"at":"2023-11-14T22:13:20.000Z","phase":null,"cause":"closed_going_away","message":"peer closed","attempts":null},"ends":[{"at":"2023-11-14T22:13:20.000Z","outage_id":"0000000000000abc","cause":"closed_going_away","initiator":"peer","message":"peer closed","received":{"code":1001,"reason":"by\\u{1b}e"},"sent":null,"age_seconds":3723.5,"since_last_frame_in_seconds":60.0,"since_last_frame_out_seconds":null,"outstanding_pings":2,"retries":1,"local":null,"peer":"10.0.0.7:443","proxy":null,"tls":null,"headers":null,"tcp_info":null,"recovered_after_seconds":null}]}]}"#;
     assert_eq!(text.replace(&since, "SINCE"), golden);
     let read: TargetsJson = serde_json::from_str(&text).expect("what we wrote");
     assert_eq!(read, json);
+}
+
+#[test]
+fn an_event_stream_tells_what_a_proxy_on_its_way_does_to_it() {
+    let registry = Registry::new();
+    let edge = self::target(&registry, "edge");
+    let identity = Identity {
+        protocol: Protocol::Sse,
+        server_beats: true,
+        watches_staleness: true,
+        ..(*edge.stats().identity()).clone()
+    };
+    let watched = Arc::new(identity);
+    edge.stats().retune(watched.clone(), &Buckets::default());
+    let told = || {
+        let target = targets(&registry).targets.remove(0);
+        (
+            target.stale,
+            target.heartbeats_received,
+            target.arrival_gap_seconds,
+            target.first_event_delay_seconds,
+        )
+    };
+    assert_eq!(told(), (Some(false), 0, None, None));
+    let secs = Duration::from_secs;
+    for event in [
+        established(Facts::default()),
+        Event::Arrived { gap: secs(70) },
+        Event::HeartbeatReceived,
+        Event::FirstEvent { delay: secs(71) },
+        Event::Stale { quiet: secs(30) },
+    ] {
+        edge.stats().apply(&event);
+    }
+    assert_eq!(told(), (Some(true), 1, Some(70.0), Some(71.0)));
+    let table = table(&targets(&registry));
+    assert!(table.contains("established, stale  "), "{table}");
+    // Another protocol, as far as the next connection: its numbers are none of this one's.
+    let identity = Identity {
+        protocol: Protocol::WebSocket,
+        server_beats: false,
+        watches_staleness: false,
+        ..(*watched).clone()
+    };
+    edge.stats().retune(Arc::new(identity), &Buckets::default());
+    assert_eq!(told(), (None, 1, None, None));
 }
 
 #[test]
