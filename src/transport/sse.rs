@@ -20,7 +20,7 @@ use super::io::Io;
 use super::link::Incoming;
 use super::tcp_info::tcp_info;
 use super::ws::io_ending;
-use crate::dialect::sse::{Item, MAX_EVENT, MAX_LINE, Parser, TooBig};
+use crate::dialect::sse::{Item, Parser, TooBig};
 use crate::proto::close::{Cut, Ending};
 use crate::proto::event::{Message, TcpInfo};
 
@@ -37,6 +37,15 @@ pub(crate) struct Resume {
     pub(crate) last_event_id: Box<str>,
     /// What the server's last `retry` said.
     pub(crate) retry: Option<Duration>,
+}
+
+/// How much of a stream is held at once, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Of a line, without its end.
+    pub(super) line: usize,
+    /// Of an event's type and data.
+    pub(super) event: usize,
 }
 
 /// A stream that somebody else owns, and whose socket can still be asked about.
@@ -93,6 +102,7 @@ pub(crate) struct SseLink {
     connection: Option<Pin<Box<Connection>>>,
     /// Whether the response tells where it ends, by its length or by a last chunk.
     has_end: bool,
+    limits: Limits,
     parser: Parser,
     /// Bytes that came in and are not read yet.
     rest: Bytes,
@@ -109,7 +119,12 @@ impl fmt::Debug for SseLink {
 
 impl SseLink {
     /// The stream that `answered` begins, on `io`, taken up at `resume`.
-    pub(super) fn new(io: Shared, answered: Answered, resume: Option<&Resume>) -> Self {
+    pub(super) fn new(
+        io: Shared,
+        answered: Answered,
+        limits: Limits,
+        resume: Option<&Resume>,
+    ) -> Self {
         let headers = answered.response.headers();
         let has_end =
             headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
@@ -120,7 +135,8 @@ impl SseLink {
             body,
             connection,
             has_end,
-            parser: Parser::default().resuming(last_event_id),
+            limits,
+            parser: Parser::new(limits.line, limits.event).resuming(last_event_id),
             rest: Bytes::new(),
             read: VecDeque::new(),
             retry: resume.and_then(|resume| resume.retry),
@@ -189,10 +205,12 @@ impl SseLink {
                 Ok(())
             }
             Err(TooBig::Line) => Err(Ending::TooBig(format!(
-                "a line of the event stream has more than {MAX_LINE} bytes (max_line)"
+                "a line of the event stream has more than {} bytes (max_line)",
+                self.limits.line
             ))),
             Err(TooBig::Event) => Err(Ending::TooBig(format!(
-                "an event has more than {MAX_EVENT} bytes (max_event)"
+                "an event has more than {} bytes (max_event)",
+                self.limits.event
             ))),
         }
     }
