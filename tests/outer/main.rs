@@ -17,6 +17,7 @@ mod reload_files;
 mod reload_thousand;
 mod secrets;
 mod shutdown;
+mod sse;
 mod stall;
 mod support_works;
 mod tls;
