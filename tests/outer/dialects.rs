@@ -410,7 +410,7 @@ fn graphql_refusals_are_named_and_its_messages_counted() {
         );
         target(name, &speaker.url("/graphql"), &keys)
     };
-    let more = subscribing("tick") + &subscribing("missing") + &subscribing("broken");
+    let more = subscribing("tick") + &subscribing("broken");
     let daemon = refuse(
         &[
             Refused {
@@ -424,6 +424,13 @@ fn graphql_refusals_are_named_and_its_messages_counted() {
                 url: speaker.url("/graphql"),
                 keys: "heartbeat = { kind = \"graphql-transport-ws\" }",
                 words: "4403",
+            },
+            Refused {
+                name: "no such subscription",
+                url: speaker.url("/graphql"),
+                keys: "heartbeat = { kind = \"graphql-transport-ws\", payload = '{\"token\":\"sesame\"}', \
+                       subscription = \"subscription { missing }\" }",
+                words: "Cannot query field",
             },
         ],
         &more,
@@ -504,7 +511,7 @@ fn signalr_is_held_lost_when_it_stands_still_and_told_its_close() {
             leave: Leave {
                 cause: "dialect",
                 code: None,
-                words: "Close",
+                words: "close, allowReconnect: true",
             },
         }],
     );
