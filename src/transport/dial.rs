@@ -634,6 +634,8 @@ impl Dial<'_> {
                         host,
                         headers,
                         resume: self.resume,
+                        max_line: self.target.policy.max_line,
+                        max_event: self.target.policy.max_event,
                         follows,
                         secrets: &secrets,
                     };

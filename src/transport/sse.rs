@@ -20,7 +20,7 @@ use super::io::Io;
 use super::link::Incoming;
 use super::tcp_info::tcp_info;
 use super::ws::io_ending;
-use crate::dialect::sse::{Item, MAX_EVENT, MAX_LINE, Parser, TooBig};
+use crate::dialect::sse::{Item, Parser, TooBig};
 use crate::proto::close::{Cut, Ending};
 use crate::proto::event::{Message, TcpInfo};
 
@@ -111,7 +111,13 @@ impl fmt::Debug for SseLink {
 
 impl SseLink {
     /// The stream that `answered` begins, on `io`, taken up at `resume`.
-    pub(super) fn new(io: Shared, answered: Answered, resume: Option<&Resume>) -> Self {
+    /// `parser` says how long lines and events may be.
+    pub(super) fn new(
+        io: Shared,
+        answered: Answered,
+        parser: Parser,
+        resume: Option<&Resume>,
+    ) -> Self {
         let headers = answered.response.headers();
         let has_end =
             headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
@@ -123,7 +129,7 @@ impl SseLink {
             connection,
             broken,
             has_end,
-            parser: Parser::default().resuming(last_event_id),
+            parser: parser.resuming(last_event_id),
             rest: Bytes::new(),
             read: VecDeque::new(),
             retry: resume.and_then(|resume| resume.retry),
@@ -186,6 +192,7 @@ impl SseLink {
             Item::Comment => read.push_back(Incoming::Comment),
             Item::Retry(milliseconds) => *retry = Some(Duration::from_millis(milliseconds)),
         });
+        let (max_line, max_event) = self.parser.limits();
         match fed {
             Ok(()) => {
                 self.rest.advance(piece.len());
@@ -194,10 +201,10 @@ impl SseLink {
             // What was whole before it is told first.
             Err(_) if !self.read.is_empty() => Ok(()),
             Err(TooBig::Line) => Err(Ending::TooBig(format!(
-                "a line of the event stream has more than {MAX_LINE} bytes (max_line)"
+                "a line of the event stream has more than {max_line} bytes (max_line)"
             ))),
             Err(TooBig::Event) => Err(Ending::TooBig(format!(
-                "an event has more than {MAX_EVENT} bytes (max_event)"
+                "an event has more than {max_event} bytes (max_event)"
             ))),
         }
     }

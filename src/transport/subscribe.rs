@@ -14,6 +14,7 @@ use super::io::Io;
 use super::sse::{Resume, Shared, SseLink};
 use super::trace::Trace;
 use crate::config::mask;
+use crate::dialect::sse::Parser;
 
 const EVENT_STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -27,6 +28,9 @@ pub(super) struct StreamRequest<'a> {
     pub(super) headers: HeaderMap,
     /// Where an earlier stream ended.
     pub(super) resume: Option<&'a Resume>,
+    /// The most bytes of a line, and of an event.
+    pub(super) max_line: usize,
+    pub(super) max_event: usize,
     /// Whether a redirect will be followed.
     pub(super) follows: bool,
     /// What must not be shown if the answer repeats it.
@@ -48,6 +52,7 @@ pub(super) async fn subscribe(
     trace: &mut Trace,
 ) -> Result<Subscribed, Refusal> {
     let (resume, follows, secrets) = (request.resume, request.follows, request.secrets);
+    let parser = Parser::new(request.max_line, request.max_event);
     let http_request = build(request)?;
     trace.asking(&http_request);
     let io = Shared::new(io);
@@ -66,7 +71,7 @@ pub(super) async fn subscribe(
         return Err(Refusal::unfit(StatusCode::OK, message));
     }
     let headers = telling(headers, secrets);
-    let link = Box::new(SseLink::new(io, answered, resume));
+    let link = Box::new(SseLink::new(io, answered, parser, resume));
     Ok(Subscribed { link, headers })
 }
 
@@ -157,6 +162,8 @@ mod tests {
             host: "example.com",
             headers,
             resume,
+            max_line: 1,
+            max_event: 1,
             follows: false,
             secrets: &[],
         };
