@@ -15,7 +15,7 @@ use super::link::Link;
 use super::proxy::{self, Destination, Proxy};
 use super::request;
 use super::resolver;
-use super::sse::{Limits, Resume};
+use super::sse::Resume;
 use super::subscribe::{self, StreamRequest};
 use super::tcp;
 use super::tls::{self, Prepared, TlsWatch};
@@ -23,7 +23,6 @@ use super::trace::Trace;
 use super::upgrade::{self, UpgradeRequest};
 use super::ws::WsLink;
 use crate::config::{Heartbeat, IpFamily, Place, ProxyKind, ResolveTo, Target, TlsOptions, mask};
-use crate::dialect::sse::{MAX_EVENT, MAX_LINE};
 use crate::os;
 use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::reconnect::Advice;
@@ -634,11 +633,9 @@ impl Dial<'_> {
                         path: &self.place.path,
                         host,
                         headers,
-                        limits: Limits {
-                            line: MAX_LINE,
-                            event: MAX_EVENT,
-                        },
                         resume: self.resume,
+                        max_line: self.target.policy.max_line,
+                        max_event: self.target.policy.max_event,
                         follows,
                         secrets: &secrets,
                     };

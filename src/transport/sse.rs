@@ -39,15 +39,6 @@ pub(crate) struct Resume {
     pub(crate) retry: Option<Duration>,
 }
 
-/// How much of a stream is held at once, in bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Limits {
-    /// Of a line, without its end.
-    pub(super) line: usize,
-    /// Of an event's type and data.
-    pub(super) event: usize,
-}
-
 /// A stream that somebody else owns, and whose socket can still be asked about.
 #[derive(Clone)]
 pub(super) struct Shared(Arc<Mutex<Io>>);
@@ -102,7 +93,6 @@ pub(crate) struct SseLink {
     connection: Option<Pin<Box<Connection>>>,
     /// Whether the response tells where it ends, by its length or by a last chunk.
     has_end: bool,
-    limits: Limits,
     parser: Parser,
     /// Bytes that came in and are not read yet.
     rest: Bytes,
@@ -119,10 +109,11 @@ impl fmt::Debug for SseLink {
 
 impl SseLink {
     /// The stream that `answered` begins, on `io`, taken up at `resume`.
+    /// `parser` says how long lines and events may be.
     pub(super) fn new(
         io: Shared,
         answered: Answered,
-        limits: Limits,
+        parser: Parser,
         resume: Option<&Resume>,
     ) -> Self {
         let headers = answered.response.headers();
@@ -135,8 +126,7 @@ impl SseLink {
             body,
             connection,
             has_end,
-            limits,
-            parser: Parser::new(limits.line, limits.event).resuming(last_event_id),
+            parser: parser.resuming(last_event_id),
             rest: Bytes::new(),
             read: VecDeque::new(),
             retry: resume.and_then(|resume| resume.retry),
@@ -199,18 +189,17 @@ impl SseLink {
             Item::Comment => read.push_back(Incoming::Comment),
             Item::Retry(milliseconds) => *retry = Some(Duration::from_millis(milliseconds)),
         });
+        let (max_line, max_event) = self.parser.limits();
         match fed {
             Ok(()) => {
                 self.rest.advance(piece.len());
                 Ok(())
             }
             Err(TooBig::Line) => Err(Ending::TooBig(format!(
-                "a line of the event stream has more than {} bytes (max_line)",
-                self.limits.line
+                "a line of the event stream has more than {max_line} bytes (max_line)"
             ))),
             Err(TooBig::Event) => Err(Ending::TooBig(format!(
-                "an event has more than {} bytes (max_event)",
-                self.limits.event
+                "an event has more than {max_event} bytes (max_event)"
             ))),
         }
     }
