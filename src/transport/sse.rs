@@ -39,6 +39,15 @@ pub(crate) struct Resume {
     pub(crate) retry: Option<Duration>,
 }
 
+/// How much of a stream is held at once, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Of a line, without its end.
+    pub(super) line: usize,
+    /// Of an event's type and data.
+    pub(super) event: usize,
+}
+
 /// A stream that somebody else owns, and whose socket can still be asked about.
 #[derive(Clone)]
 pub(super) struct Shared(Arc<Mutex<Io>>);
@@ -109,11 +118,10 @@ impl fmt::Debug for SseLink {
 
 impl SseLink {
     /// The stream that `answered` begins, on `io`, taken up at `resume`.
-    /// `parser` says how long lines and events may be.
     pub(super) fn new(
         io: Shared,
         answered: Answered,
-        parser: Parser,
+        limits: Limits,
         resume: Option<&Resume>,
     ) -> Self {
         let headers = answered.response.headers();
@@ -126,7 +134,7 @@ impl SseLink {
             body,
             connection,
             has_end,
-            parser: parser.resuming(last_event_id),
+            parser: Parser::new(limits.line, limits.event).resuming(last_event_id),
             rest: Bytes::new(),
             read: VecDeque::new(),
             retry: resume.and_then(|resume| resume.retry),
