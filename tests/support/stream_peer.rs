@@ -86,17 +86,25 @@ fn tell(
         Tale::Every(every, text) => (text, Some(*every)),
         Tale::Answer(answer) => return stream.write_all(answer.as_bytes()),
     };
-    let chunk = format!("{:x}\r\n{text}\r\n", text.len());
-    stream.write_all(
-        b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n",
-    )?;
-    stream.write_all(chunk.as_bytes())?;
+    // HTTP/1.0 knows no chunks.
+    let first = head.split(|byte| *byte == b'\r').next().unwrap_or_default();
+    let chunked = !first.ends_with(b"HTTP/1.0");
+    let (framing, text) = match chunked {
+        true => (
+            "Transfer-Encoding: chunked\r\n",
+            format!("{:x}\r\n{text}\r\n", text.len()),
+        ),
+        false => ("", text.clone()),
+    };
+    let answer =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n{framing}\r\n{text}");
+    stream.write_all(answer.as_bytes())?;
     let mut next = every.map(|every| Instant::now() + every);
     while !over.load(Ordering::Relaxed) && heard(&mut stream, &mut head)? {
         if let (Some(due), Some(every)) = (&mut next, every)
             && Instant::now() >= *due
         {
-            stream.write_all(chunk.as_bytes())?;
+            stream.write_all(text.as_bytes())?;
             *due += every;
         }
     }

@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::tests::{PATIENCE, held, steady_backoff, target};
 use super::*;
-use crate::config::{ConnectionOptions, Policy};
+use crate::config::{ConnectionOptions, Policy, Secret};
 use crate::proto::close::Cause;
 use crate::proto::event::Phase;
 use crate::proto::heartbeat::Wishes;
@@ -48,6 +48,7 @@ async fn peer(answers: &[&str]) -> (SocketAddr, mpsc::UnboundedReceiver<String>)
 
 fn events(address: SocketAddr, policy: Policy) -> Arc<Target> {
     let mut target = Arc::unwrap_or_clone(target(address, policy));
+    target.url = Secret::new(format!("http://{address}/events").into());
     target.connection = Arc::new(ConnectionOptions {
         heartbeat: Heartbeat::Sse,
         ..ConnectionOptions::default()

@@ -175,7 +175,7 @@ async fn redirects_are_followed_as_far_as_max_redirects_says_and_take_the_id_alo
     let error = failure(&with(0)).await;
     assert_eq!(error.status, Some(307));
 
-    let secure = Place::parse("wss://example.com/a").unwrap();
+    let secure = Place::parse("https://example.com/a").unwrap();
     let down = followed(Wanted::Stream, &secure, "http://example.com/b", 1, 5);
     let error = down.unwrap_err();
     assert!(error.contains("from https to http"), "{error}");
@@ -187,7 +187,7 @@ async fn a_stream_comes_through_a_proxy_as_a_websocket_does() {
     let answer = "HTTP/1.1 200 Connection established\r\n\r\n";
     let (port, serving) = connect_proxy(answer, Some(peer.port)).await;
     let mut target = through(
-        "ws://edge.example.com:81/events",
+        "http://edge.example.com:81/events",
         ProxyKind::Http,
         port,
         Some("s3cret"),
@@ -231,7 +231,7 @@ async fn over_tls(last: &'static [u8]) -> Ending {
         stream.get_mut().0.write_all(last).await
     };
     let peer = serve_tls(speaks.config(&issued), serve).await;
-    let url = format!("wss://127.0.0.1:{}/events", peer.address.port());
+    let url = format!("https://127.0.0.1:{}/events", peer.address.port());
     let target = target(&url, |options| {
         options.heartbeat = Heartbeat::Sse;
         options.tls = Arc::new(TlsOptions {
