@@ -11,10 +11,9 @@ use http_body_util::Empty;
 use super::answer::{Refusal, Wanted, refused, said, shown, telling};
 use super::exchange::{self, Received};
 use super::io::Io;
-use super::sse::{Resume, Shared, SseLink};
+use super::sse::{Limits, Resume, Shared, SseLink};
 use super::trace::Trace;
 use crate::config::mask;
-use crate::dialect::sse::Parser;
 
 const EVENT_STREAM: &str = "text/event-stream";
 const LAST_EVENT_ID: HeaderName = HeaderName::from_static("last-event-id");
@@ -26,11 +25,9 @@ pub(super) struct StreamRequest<'a> {
     /// Host, with the port where it is not the scheme's own.
     pub(super) host: &'a str,
     pub(super) headers: HeaderMap,
+    pub(super) limits: Limits,
     /// Where an earlier stream ended.
     pub(super) resume: Option<&'a Resume>,
-    /// The most bytes of a line, and of an event.
-    pub(super) max_line: usize,
-    pub(super) max_event: usize,
     /// Whether a redirect will be followed.
     pub(super) follows: bool,
     /// What must not be shown if the answer repeats it.
@@ -51,8 +48,8 @@ pub(super) async fn subscribe(
     received: Arc<Received>,
     trace: &mut Trace,
 ) -> Result<Subscribed, Refusal> {
-    let (resume, follows, secrets) = (request.resume, request.follows, request.secrets);
-    let parser = Parser::new(request.max_line, request.max_event);
+    let (limits, resume) = (request.limits, request.resume);
+    let (follows, secrets) = (request.follows, request.secrets);
     let http_request = build(request)?;
     trace.asking(&http_request);
     let io = Shared::new(io);
@@ -71,7 +68,7 @@ pub(super) async fn subscribe(
         return Err(Refusal::unfit(StatusCode::OK, message));
     }
     let headers = telling(headers, secrets);
-    let link = Box::new(SseLink::new(io, answered, parser, resume));
+    let link = Box::new(SseLink::new(io, answered, limits, resume));
     Ok(Subscribed { link, headers })
 }
 
@@ -161,9 +158,8 @@ mod tests {
             path: "/events?room=7",
             host: "example.com",
             headers,
+            limits: Limits { line: 9, event: 9 },
             resume,
-            max_line: 1,
-            max_event: 1,
             follows: false,
             secrets: &[],
         };

@@ -99,6 +99,23 @@ impl Proxy {
 
     /// Terminates TLS before `backend`.
     pub(crate) fn nginx(backend: u16, pair: &Pair) -> Self {
+        let upgrading = "proxy_set_header Upgrade $http_upgrade;\n\
+                         proxy_set_header Connection upgrade;\n";
+        Self::nginx_with(backend, pair, upgrading)
+    }
+
+    /// The same before a server of event streams: `buffers` is what nginx does unless it is told
+    /// otherwise.
+    pub(crate) fn nginx_for_streams(backend: u16, pair: &Pair, buffers: bool) -> Self {
+        let buffering = if buffers { "on" } else { "off" };
+        let directives = format!(
+            "proxy_set_header Connection \"\";\nproxy_buffering {buffering};\n\
+             proxy_buffer_size 4k;\nproxy_buffers 8 4k;\n"
+        );
+        Self::nginx_with(backend, pair, &directives)
+    }
+
+    fn nginx_with(backend: u16, pair: &Pair, directives: &str) -> Self {
         Self::start(nginx, |dir, port, plain| {
             write(
                 &dir.join("nginx.conf"),
@@ -111,8 +128,7 @@ impl Proxy {
                      server {{\nlisten 127.0.0.1:{plain};\nlisten 127.0.0.1:{port} ssl;\n\
                      ssl_certificate {cert};\nssl_certificate_key {key};\n\
                      location / {{\nproxy_pass http://127.0.0.1:{backend};\nproxy_http_version 1.1;\n\
-                     proxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection upgrade;\n\
-                     }} }} }}\n",
+                     {directives}}} }} }}\n",
                     dir = dir.display(),
                     cert = pair.cert.display(),
                     key = pair.key.display()

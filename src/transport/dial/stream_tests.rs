@@ -205,18 +205,30 @@ async fn a_stream_comes_through_a_proxy_as_a_websocket_does() {
 }
 
 #[tokio::test]
-async fn a_stream_over_tls_that_ends_within_its_response_is_cut() {
+async fn a_stream_over_tls_that_is_cut_is_told_from_one_whose_tls_broke() {
+    let cut = over_tls(b"").await;
+    assert_eq!(cut, Ending::StreamCut(Cut::Fin));
+    let broken = over_tls(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
+    assert!(
+        matches!(broken, Ending::Tls { by_peer: false, .. }),
+        "{broken:?}"
+    );
+}
+
+/// How a stream ends whose peer sends an event, then these bytes past TLS, and ends TCP, of which TLS
+/// is not told.
+async fn over_tls(last: &'static [u8]) -> Ending {
     let ca = Ca::new("root");
     let speaks = Speaks::default();
     let issued = ca.issue(&Order::server(&["127.0.0.1"]));
-    let serve = |mut stream: TlsStream<TcpStream>| async move {
+    let serve = move |mut stream: TlsStream<TcpStream>| async move {
         let head = head(&mut stream).await;
         assert!(head.starts_with("GET /events HTTP/1.1\r\n"), "{head}");
         let chunked = GOOD.replace("Server: test", "Transfer-Encoding: chunked");
         stream.write_all(chunked.as_bytes()).await?;
         stream.write_all(b"9\r\ndata: a\n\n\r\n").await?;
-        // TCP ends, and TLS was not told.
-        stream.flush().await
+        stream.flush().await?;
+        stream.get_mut().0.write_all(last).await
     };
     let peer = serve_tls(speaks.config(&issued), serve).await;
     let url = format!("wss://127.0.0.1:{}/events", peer.address.port());
@@ -240,5 +252,5 @@ async fn a_stream_over_tls_that_ends_within_its_response_is_cut() {
     };
     let event = Incoming::Message(Message::text("a".to_owned()));
     assert!(came.contains(&event), "{came:?}");
-    assert_eq!(ending, Ending::StreamCut(Cut::Fin));
+    ending
 }
