@@ -93,6 +93,7 @@ pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
 fn derived(key: &str, target: &Target) -> Option<(String, String)> {
     let (policy, heartbeat) = (&target.policy, &target.connection.heartbeat);
     let kind = heartbeat.kind();
+    let of_kind = format!("of {}", kind.as_str());
     let time = |time: Duration, from: &str| Some((quoted(&format_duration(time)), from.to_owned()));
     match (key, heartbeat.timing(&policy.wishes)) {
         ("kind", _) if kind == Kind::Sse => Some((quoted("sse"), "of http and https".into())),
@@ -101,16 +102,13 @@ fn derived(key: &str, target: &Target) -> Option<(String, String)> {
             let offered = kind.subprotocols().iter().map(|name| quoted(name));
             let offered: Vec<String> = offered.collect();
             let list = format!("[{}]", offered.join(", "));
-            Some((list, format!("of {}", kind.as_str())))
+            Some((list, of_kind))
         }
         ("pong_timeout", None) => time(policy.heartbeat.pong_timeout, "2 x ping_interval"),
-        ("ping_interval", Some(own)) => time(own.heartbeat.interval, kind.as_str()),
-        ("pong_timeout", Some(own)) => time(own.heartbeat.pong_timeout, kind.as_str()),
-        ("max_retry_limit", Some(own)) => {
-            let retries = own.heartbeat.max_retries.to_string();
-            Some((retries, kind.as_str().to_owned()))
-        }
-        ("max_silence", Some(own)) => time(own.max_silence?, kind.as_str()),
+        ("ping_interval", Some(own)) => time(own.heartbeat.interval, &of_kind),
+        ("pong_timeout", Some(own)) => time(own.heartbeat.pong_timeout, &of_kind),
+        ("max_retry_limit", Some(own)) => Some((own.heartbeat.max_retries.to_string(), of_kind)),
+        ("max_silence", Some(own)) => time(own.max_silence?, &of_kind),
         _ => None,
     }
 }

@@ -144,6 +144,25 @@ impl Kind {
         }
     }
 
+    /// Whether a beat of ours is answered, and so waited for and sent again.
+    pub(crate) fn is_answered(self) -> bool {
+        match self {
+            Self::Ping
+            | Self::Message
+            | Self::GraphqlTransportWs
+            | Self::Phoenix
+            | Self::Mqtt
+            | Self::JsonRpc => true,
+            Self::Expect
+            | Self::None
+            | Self::Sse
+            | Self::ActionCable
+            | Self::EngineIo
+            | Self::Stomp
+            | Self::SignalR => false,
+        }
+    }
+
     /// Whether there are beats that the peer begins, and so a silence that may last too long.
     pub(crate) fn peer_beats(self) -> bool {
         match self {

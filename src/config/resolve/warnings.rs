@@ -50,8 +50,11 @@ pub(in crate::config) fn useless(key: &str, kind: Kind) -> Option<String> {
     let name = kind.as_str();
     let streams = kind == Kind::Sse;
     match key {
-        "ping_interval" | "pong_timeout" | "max_retry_limit" => {
-            (!kind.we_beat()).then(|| format!("the heartbeat `{name}` sends no beats of ours"))
+        "ping_interval" | "pong_timeout" | "max_retry_limit" if !kind.we_beat() => {
+            Some(format!("the heartbeat `{name}` sends no beats of ours"))
+        }
+        "pong_timeout" | "max_retry_limit" => {
+            (!kind.is_answered()).then(|| format!("the beats of `{name}` are answered by nobody"))
         }
         "max_silence" => (!kind.peer_beats())
             .then(|| format!("the heartbeat `{name}` has no beats that the server begins")),

@@ -219,6 +219,8 @@ fn every_protocol_beats_as_its_kind_says() {
         };
         let never = timing.heartbeat.mode == PingMode::Never;
         assert_eq!(never, !kind.we_beat(), "{kind:?}");
+        let one_way = timing.heartbeat.mode == PingMode::OneWay;
+        assert_eq!(one_way, kind.we_beat() && !kind.is_answered(), "{kind:?}");
         assert_eq!(timing.max_silence.is_some(), kind.peer_beats(), "{kind:?}");
         let silence = Wishes {
             max_silence: Some(Duration::from_secs(7)),
@@ -478,6 +480,7 @@ fn what_is_printed_is_what_holds_for_the_kind() {
             "# heartbeat.login is not set",
             "heartbeat.version = \"3.1.1\"  # default",
             "subprotocols = [\"mqtt\"]  # default: of mqtt",
+            "max_retry_limit = 0  # default: of mqtt",
             "on_open = [\"***\"]  # x.toml:3",
             "# max_silence has no effect: the heartbeat `mqtt` has no beats that the server begins",
             "# max_line has no effect: it is for event streams; messages have max_message_size",
@@ -520,6 +523,7 @@ fn keys_that_do_nothing_are_warned_about() {
          [[target]]\nname = \"b\"\nurl = \"ws://a\"\nheartbeat = { kind = \"engineio\" }\nping_interval = \"6s\"\nmax_retry_limit = 1\n\
          [[target]]\nname = \"c\"\nurl = \"http://a\"\nmax_message_size = \"1KiB\"\n\
          [[target]]\nname = \"d\"\nurl = \"ws://a\"\nmax_event = \"1KiB\"\nhello_timeout = \"1s\"\n\
+         [[target]]\nname = \"f\"\nurl = \"ws://a\"\nheartbeat = { kind = \"stomp\" }\nping_interval = \"5s\"\npong_timeout = \"5s\"\n\
          [[target]]\nname = \"e\"\nurl = \"http://a\"\ntls = { min_version = \"1.3\" }\n",
     );
     assert_eq!(
@@ -530,6 +534,7 @@ fn keys_that_do_nothing_are_warned_about() {
             "target c: max_message_size has no effect: an event stream has max_line and max_event instead",
             "target d: hello_timeout has no effect: the heartbeat `ping` has no hello",
             "target d: max_event has no effect: it is for event streams; messages have max_message_size",
+            "target f: pong_timeout has no effect: the beats of `stomp` are answered by nobody",
             "target e: has `tls`, which does nothing for http://; is https:// meant?",
         ]
     );
