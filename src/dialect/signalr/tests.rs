@@ -40,7 +40,7 @@ fn the_handshake_is_answered_by_an_empty_object() {
 #[test]
 fn a_refused_handshake_is_told() {
     let error = "{\"error\":\"The protocol 'json' is not supported.\"}\u{1e}";
-    let words = r"handshake error: The protocol \'json\' is not supported.";
+    let words = "handshake error: The protocol 'json' is not supported.";
     let mut speaker = SignalR::new();
     assert_eq!(read(&mut speaker, error), [says(words, Advice::Refused)]);
     assert!(speaker.awaits().is_some());
