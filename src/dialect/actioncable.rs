@@ -7,9 +7,9 @@
 
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
-use super::{Speak, Step, Timing};
+use super::{Speak, Step, Timing, json};
 use crate::proto::close::Refusal;
 use crate::proto::event::Message;
 use crate::proto::heartbeat::Wishes;
@@ -55,19 +55,19 @@ impl Speak for ActionCable {
     }
 
     fn read(&mut self, message: &Message, steps: &mut Vec<Step>) {
-        let said = message.as_text().and_then(|text| parsed(text));
-        let Some(said) = said else {
+        let Some(said) = json::object(message) else {
             steps.push(refused(
                 "a message that is no JSON object; is this ActionCable?".to_owned(),
                 Advice::Backoff,
             ));
             return;
         };
-        match said.get("type").and_then(Value::as_str) {
+        match json::text(&said, "type") {
             Some("welcome") => {
                 self.welcomed = true;
                 let subscribe = self.unconfirmed.iter().map(|identifier| {
-                    let command = json!({ "command": "subscribe", "identifier": identifier });
+                    let command =
+                        serde_json::json!({ "command": "subscribe", "identifier": identifier });
                     Step::Send(Message::text(command.to_string()))
                 });
                 steps.extend(subscribe);
@@ -76,16 +76,14 @@ impl Speak for ActionCable {
             Some("confirm_subscription") => {
                 self.take(said.get("identifier"));
             }
-            Some("reject_subscription") => {
-                if self.take(said.get("identifier")) {
-                    let identifier = said.get("identifier").and_then(Value::as_str);
-                    let channel = channel(identifier.unwrap_or_default());
-                    let words = format!("reject_subscription: {channel}");
-                    steps.push(refused(words, Advice::Refused));
-                }
+            Some("reject_subscription") if self.take(said.get("identifier")) => {
+                let identifier = json::text(&said, "identifier");
+                let channel = channel(identifier.unwrap_or_default());
+                let words = format!("reject_subscription: {channel}");
+                steps.push(refused(words, Advice::Refused));
             }
             Some("disconnect") => {
-                let reason = said.get("reason").and_then(Value::as_str);
+                let reason = json::text(&said, "reason");
                 let mut words = format!("disconnect: {}", super::shown(reason.unwrap_or("?")));
                 let again = said.get("reconnect").and_then(Value::as_bool);
                 let advice = match again {
@@ -111,22 +109,17 @@ impl Speak for ActionCable {
     }
 }
 
-fn parsed(text: &str) -> Option<serde_json::Map<String, Value>> {
-    match serde_json::from_str(text) {
-        Ok(Value::Object(object)) => Some(object),
-        Ok(_) | Err(_) => None,
-    }
-}
-
 fn refused(words: String, advice: Advice) -> Step {
     Step::Refused(Refusal { words, advice })
 }
 
 /// The channel of an identifier, without its parameters, which may be anybody's.
 fn channel(identifier: &str) -> String {
-    let parsed = parsed(identifier);
-    let name = parsed.as_ref().and_then(|object| object.get("channel"));
-    super::shown(name.and_then(Value::as_str).unwrap_or("a subscription"))
+    let parsed = json::object(&Message::text(identifier));
+    let name = parsed
+        .as_ref()
+        .and_then(|object| json::text(object, "channel"));
+    super::shown(name.unwrap_or("a subscription"))
 }
 
 #[cfg(test)]
@@ -142,7 +135,7 @@ mod tests {
     const CHAT: &str = r#"{"channel":"ChatChannel","room":1}"#;
 
     fn confirmation(kind: &str) -> String {
-        json!({ "identifier": CHAT, "type": kind }).to_string()
+        serde_json::json!({ "identifier": CHAT, "type": kind }).to_string()
     }
 
     #[test]
@@ -150,7 +143,8 @@ mod tests {
         let mut cable = ActionCable::new(vec![CHAT.into()]);
         assert_eq!(cable.awaits().unwrap(), "welcome");
         let steps = read(&mut cable, r#"{"type":"welcome"}"#);
-        let expected = json!({ "command": "subscribe", "identifier": CHAT }).to_string();
+        let expected =
+            serde_json::json!({ "command": "subscribe", "identifier": CHAT }).to_string();
         assert_eq!(steps, [Step::Send(Message::text(expected))]);
         assert_eq!(
             cable.awaits().unwrap(),
@@ -187,7 +181,7 @@ mod tests {
     #[test]
     fn only_what_carries_a_message_is_the_applications() {
         let mut cable = ActionCable::new(Vec::new());
-        let message = json!({ "identifier": CHAT, "message": { "n": 1 } }).to_string();
+        let message = serde_json::json!({ "identifier": CHAT, "message": { "n": 1 } }).to_string();
         let steps = read(&mut cable, &message);
         assert_eq!(steps, [Step::Message(Message::text(message))]);
         assert_eq!(read(&mut cable, r#"{"type":"news"}"#), []);

@@ -110,9 +110,10 @@ impl Talk<'_> {
                 self.ticks_at().filter(|_| free),
             ];
             let wake = wakes.into_iter().flatten().min();
-            // A flood leaves no room for answers, but what came is answered before it goes on.
+            // Frames are not taken while there is no room for answers, as in a flood; yet it is
+            // read on, for one message more, and so that the client's end is seen.
             let most = self.connection.config.max_message_size + ENOUGH;
-            let reading = self.wire.input.len() < most && !self.answers.is_full();
+            let reading = self.wire.input.len() < most;
             match self
                 .wire
                 .step(reading, wake, &self.connection.shutdown)

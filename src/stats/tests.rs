@@ -335,6 +335,22 @@ fn the_gap_runs_from_when_the_connection_came_up_and_stops_when_it_ends() {
 }
 
 #[test]
+fn a_machine_that_stood_still_begins_the_running_gap_again() {
+    let stats = beating();
+    stats.apply(&up());
+    let deadline = Instant::now() + secs(10);
+    loop {
+        let before = stats.arrival_gap();
+        stats.apply(&Event::Stalled { late: secs(9) });
+        // This thread may be held up just here.
+        if stats.arrival_gap() < before {
+            break;
+        }
+        assert!(Instant::now() < deadline, "the gap runs on");
+    }
+}
+
+#[test]
 fn a_target_that_became_a_plain_one_has_no_gaps_left() {
     let stats = beating();
     stats.apply(&up());

@@ -28,6 +28,10 @@ pub(crate) enum Incoming {
 
 /// A connection after its handshake.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "most are WebSockets, and each costs what it must"
+)]
 pub(crate) enum Link {
     Ws(WsLink),
     /// Boxed, so that it adds nothing to the size of the other.

@@ -1,6 +1,5 @@
 //! The WebSocket link: frames in, frames out, and how it ended, on tokio-tungstenite.
 
-use std::future::poll_fn;
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -73,11 +72,6 @@ impl WsLink {
     }
 
     /// The next frame that means something. Cancel safe.
-    pub(crate) async fn recv(&mut self) -> Result<Incoming, Ending> {
-        poll_fn(|cx| self.poll_recv(cx)).await
-    }
-
-    /// The next frame that means something.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Ending>> {
         if self.owes_pong {
             ready!(self.ws.poll_flush_unpin(cx)).map_err(ending)?;

@@ -250,7 +250,7 @@ impl<'a> Reader<'a> {
                 0x1c => properties.server_reference = text(rest.binary()?),
                 0x1f => properties.reason = text(rest.binary()?),
                 0x01 | 0x17 | 0x19 | 0x24 | 0x25 | 0x28 | 0x29 | 0x2a => drop(rest.byte()?),
-                0x21 | 0x22 | 0x23 => drop(rest.short()?),
+                0x21..=0x23 => drop(rest.short()?),
                 0x02 | 0x11 | 0x18 | 0x27 => drop(rest.bytes(4)?),
                 0x0b => match rest.variable() {
                     Variable::Value(_) => {}

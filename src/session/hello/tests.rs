@@ -53,7 +53,7 @@ fn target(heartbeat: Heartbeat) -> Target {
 
 fn cable() -> Target {
     target(Heartbeat::ActionCable {
-        channels: vec![CHAT.into()],
+        channels: vec![Secret::new(CHAT.into())],
     })
 }
 

@@ -363,6 +363,28 @@ fn an_event_stream_tells_its_beats_its_gap_its_first_event_and_its_staleness() {
 }
 
 #[test]
+fn each_of_the_gauges_is_that_of_the_targets_it_is_for() {
+    let registry = Registry::new();
+    // With messages of the server's own, and with a `staleness`.
+    let [_beats, _watched] = [("beats", true), ("watched", false)].map(|(name, server_beats)| {
+        let identity = Identity {
+            server_beats,
+            watches_staleness: !server_beats,
+            ..plain(name, &[])
+        };
+        let guard = registry.target(Arc::new(identity), &Buckets::default());
+        let delay = Duration::ZERO;
+        apply(&guard, &[established(), Event::FirstEvent { delay }]);
+        guard
+    });
+    let has = |name, target| value(&registry, name, target).is_some();
+    assert!(has("arrival_gap_seconds", "beats") && !has("stale", "beats"));
+    assert!(has("stale", "watched") && !has("arrival_gap_seconds", "watched"));
+    assert!(!has("first_event_delay_seconds", "beats"));
+    assert!(!has("first_event_delay_seconds", "watched"));
+}
+
+#[test]
 fn what_a_reload_stopped_watching_has_no_series_at_the_next_scrape() {
     let registry = Registry::new();
     let stream = event_stream(&registry, "stream");

@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
+use crate::dialect::sse::MAX_LINE;
 use crate::transport::dial::tests::{head, stream_target};
 use crate::transport::dial::{Dialed, dial};
 use crate::transport::link::Link;
