@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::iter::successors;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -194,11 +195,12 @@ async fn beginning_of(body: &mut Incoming, limit: usize) -> Option<Vec<u8>> {
 }
 
 fn broken_answer(error: &hyper::Error, received: &Received) -> String {
+    let closed = is_closed(error);
     if received.is_tls() {
         "the peer answered in TLS: wss:// instead of ws://?".into()
-    } else if error.is_incomplete_message() && received.bytes() == 0 {
+    } else if closed && received.bytes() == 0 {
         "the peer closed without an answer".into()
-    } else if error.is_incomplete_message() {
+    } else if closed {
         "the peer closed before its answer was complete".into()
     } else if error.is_parse_too_large() && received.bytes() < MAX_HEAD {
         // hyper has one word for what it counts, too.
@@ -210,6 +212,15 @@ fn broken_answer(error: &hyper::Error, received: &Received) -> String {
     } else {
         broken_words(error)
     }
+}
+
+/// Whether the peer ended the stream. Before the request has left, that cancels the request.
+fn is_closed(error: &(dyn Error + 'static)) -> bool {
+    let mut chain = successors(Some(error), |error| (*error).source());
+    chain.any(|error| {
+        let error = error.downcast_ref::<hyper::Error>();
+        error.is_some_and(hyper::Error::is_incomplete_message)
+    })
 }
 
 fn broken_words(error: &hyper::Error) -> String {
