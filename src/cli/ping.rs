@@ -46,7 +46,7 @@ use report::Report;
     after_help = "\
 Exit status: 0 if any ping was answered, however it ended; 1 if none was, or no connection was
 made; 2 wrong usage; 128 + signal after a second SIGINT or SIGTERM. Of an event stream: 0 if
-anything came, and all of -c; 1 if nothing or less came, or the stream broke or fell silent.
+anything came; 1 if nothing did, or if it broke, fell silent, or ended before -c was reached.
 
 Examples:
   ws-keepalive ping wss://edge.example.com/ws
@@ -63,7 +63,8 @@ pub(crate) struct PingArgs {
     /// Stop after this many pings, or events and comments [default: when interrupted]
     #[arg(short, long, value_name = "N", value_parser = judge::count)]
     count: Option<u32>,
-    /// Time between pings, at least 10ms; bare seconds are understood [default: 1s]
+    /// Time between pings, at least 10ms, and not of an event stream; bare seconds are understood
+    /// [default: 1s]
     #[arg(short, long, value_name = "DURATION", value_parser = interval)]
     interval: Option<Duration>,
     /// How long an answer is waited for, or the next bytes of an event stream; bare seconds are

@@ -253,14 +253,15 @@ pub(super) struct Stream {
     pub(super) events: u64,
     /// Comments that came.
     pub(super) comments: u64,
+    /// From the connection to the first event or comment; null if none came.
+    pub(super) first_arrival_seconds: Option<f64>,
     /// From the connection to the first event; null if none came.
     pub(super) first_event_seconds: Option<f64>,
-    /// How long events and comments were waited for, the first since the stream stood; null if
-    /// none came.
+    /// From one event or comment to the next; null if less than two came.
     pub(super) gap: Option<Gap>,
 }
 
-/// How long events and comments were waited for.
+/// From one event or comment to the next.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct Gap {
     min_seconds: f64,

@@ -32,9 +32,11 @@ impl Stream {
         let comments = counted(arrivals.comments, "comment");
         let time = duration.as_secs_f64();
         let mut lines = vec![format!("{events}, {comments}, time {time:.1} s")];
-        if let Some(delay) = arrivals.first_event {
-            lines.push(format!("first event after {} s", seconds(delay)));
-        }
+        let first = match (arrivals.first_event, arrivals.first) {
+            (Some(delay), _) => Some(("event", delay)),
+            (None, delay) => delay.map(|delay| ("comment", delay)),
+        };
+        lines.extend(first.map(|(kind, delay)| format!("first {kind} after {} s", seconds(delay))));
         if let Some(gaps) = arrivals.gaps() {
             let spread = [gaps.min, gaps.avg, gaps.max].map(seconds).join("/");
             lines.push(format!("gap min/avg/max = {spread} s"));
@@ -49,6 +51,7 @@ impl From<&Stream> for records::Stream {
         Self {
             events: arrivals.events,
             comments: arrivals.comments,
+            first_arrival_seconds: arrivals.first.map(|delay| delay.as_secs_f64()),
             first_event_seconds: arrivals.first_event.map(|delay| delay.as_secs_f64()),
             gap: arrivals.gaps().map(Into::into),
         }
