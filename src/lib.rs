@@ -1,4 +1,4 @@
-//! Holds long-lived WebSocket connections, keeps them alive with heartbeats, and says, with
+//! Holds long-lived WebSocket and Server-Sent-Events connections, keeps them alive with heartbeats, and says, with
 //! evidence, when one breaks: who ended it, how, after how long, and for how long it was gone.
 //!
 //! This is the library behind the `ws-keepalive` program: [`Client`] is a connection that

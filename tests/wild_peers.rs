@@ -580,3 +580,40 @@ async fn wss_is_trusted_by_a_ca_of_the_users_and_told() {
             .contains("the proxy has the scheme `ftp`")
     );
 }
+
+#[tokio::test]
+async fn a_url_of_http_is_read_as_an_event_stream_and_nothing_is_sent_to_it() {
+    async fn streaming(mut stream: TcpStream) {
+        let mut head = Vec::new();
+        while !head.ends_with(b"\r\n\r\n") {
+            head.push(stream.read_u8().await.unwrap());
+        }
+        let answer = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\ndata: hello\n\n";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+        // Open until the client leaves, or gives us up.
+        while stream.read_u8().await.is_ok() {}
+    }
+    let peer = peer(streaming).await;
+    let url = format!("http://{}/events", peer.address);
+    let silence = Duration::from_millis(300);
+    let (_client, mut events) = Client::builder(&url).max_silence(silence).start().unwrap();
+    let mut heard = None;
+    let end = loop {
+        match timeout(PATIENCE, events.next()).await.unwrap() {
+            Some(Event::Message(message)) => heard = message.as_text().map(str::to_owned),
+            Some(Event::Ended(end)) => break end,
+            Some(_) => {}
+            None => panic!("it gave up"),
+        }
+    };
+    assert_eq!(heard.as_deref(), Some("hello"));
+    assert_eq!(end.cause, Cause::Silence, "{}", end.message);
+
+    for wrong in [
+        Client::builder(&url).on_open("hello"),
+        Client::builder(&url).subprotocol("v1"),
+        Client::builder(&url).max_silence(Duration::ZERO),
+    ] {
+        assert!(wrong.start().unwrap_err().is_config());
+    }
+}

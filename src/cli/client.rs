@@ -1,5 +1,6 @@
 //! `ws-keepalive client`: one connection, held until it is lost.
 
+mod heartbeat;
 mod summary;
 
 use std::sync::Arc;
@@ -24,6 +25,7 @@ use crate::server::admin;
 use crate::signal::Signals;
 use crate::stats::{Registry, TargetStats};
 use crate::telemetry::logs;
+use heartbeat::HeartbeatArgs;
 use summary::{Summary, Teller};
 
 /// How long the metrics listener may take to finish what it is answering.
@@ -33,14 +35,17 @@ const METRICS_DRAIN: Duration = Duration::from_secs(1);
 #[derive(Debug, Args)]
 #[command(
     about = "Hold one connection until it is lost",
-    long_about = "Holds one WebSocket connection and pings it. Prints `established`, and on the way \
+    long_about = "Holds one WebSocket connection and pings it, or keeps it alive as --heartbeat says; or \
+                  holds an event stream, if the URL is http:// or https://. Prints `established`, and on the way \
                   out one line: how long it held, pings, pongs, retries, round trips, heartbeats of \
                   the peer's, and who ended it how. Exits 0 if the peer closed with 1000 or you asked it to stop, 1 if the \
                   connection was lost or never made, 2 if the flags are wrong.",
     after_help = "Examples:\n  \
         ws-keepalive client                                  ws://localhost:9000/ws, a ping every 10 s\n  \
         ws-keepalive client -H edge.example.com -p 80 -i 5s  another peer, a ping every 5 s\n  \
-        ws-keepalive client --url ws://[::1]:9000/echo --reconnect -m=false",
+        ws-keepalive client --url ws://[::1]:9000/echo --reconnect -m=false\n  \
+        ws-keepalive client --url https://example.com/events --max-silence 1m\n  \
+        ws-keepalive client --url ws://localhost/cable --heartbeat '{ kind = \"actioncable\", channels = [\"ChatChannel\"] }'",
     disable_help_flag = true
 )]
 pub(crate) struct ClientArgs {
@@ -51,13 +56,14 @@ pub(crate) struct ClientArgs {
     #[arg(short, long, default_value_t = 9000, conflicts_with = "url",
           value_parser = clap::value_parser!(u16).range(1..), allow_negative_numbers = true)]
     port: u16,
-    /// Time between pings
-    #[arg(short = 'i', long, value_name = "DURATION", default_value = "10s", value_parser = judge::interval)]
-    ping_interval: Duration,
-    /// How often an unanswered ping is sent again before the connection is given up
-    #[arg(short = 'r', long, value_name = "N", default_value_t = 3, value_parser = judge::retries,
+    /// Time between pings [default: 10s; of another heartbeat its own]
+    #[arg(short = 'i', long, value_name = "DURATION", value_parser = judge::interval)]
+    ping_interval: Option<Duration>,
+    /// How often an unanswered ping is sent again before the connection is given up [default: 3; of
+    /// another heartbeat 0]
+    #[arg(short = 'r', long, value_name = "N", value_parser = judge::retries,
           allow_negative_numbers = true)]
-    max_retry_limit: u32,
+    max_retry_limit: Option<u32>,
     /// Serve /metrics
     #[arg(short, long, value_name = "BOOL", default_value_t = true, num_args = 0..=1,
           require_equals = true, default_missing_value = "true", action = clap::ArgAction::Set)]
@@ -114,6 +120,8 @@ pub(crate) struct ClientArgs {
     #[arg(short = 'h', long, action = clap::ArgAction::Help)]
     help: Option<bool>,
     #[command(flatten)]
+    heartbeat: HeartbeatArgs,
+    #[command(flatten)]
     connection: ConnectionArgs,
 }
 
@@ -129,6 +137,7 @@ impl ClientArgs {
         let mut warnings = self.connection.add_to(&mut target, &url)?;
         target.set(flag, &["url"], url);
         self.add_labels(&mut target)?;
+        self.heartbeat.add_to(&mut target)?;
         self.add_policy(&mut target);
         let (target, more) = load_one(target)?;
         warnings.extend(more);
@@ -171,8 +180,7 @@ impl ClientArgs {
         if self.no_ping {
             target.set("--no-ping", &["heartbeat", "kind"], "none");
         }
-        let durations: [(&'static str, &[&str], Duration); 4] = [
-            ("--ping-interval", &["ping_interval"], self.ping_interval),
+        let durations: [(&'static str, &[&str], Duration); 3] = [
             (
                 "--reconnect-initial",
                 &["reconnect", "initial"],
@@ -188,6 +196,13 @@ impl ClientArgs {
         for (flag, path, duration) in durations {
             target.set_duration(flag, path, duration);
         }
+        // Unsaid they are those of the heartbeat.
+        if let Some(interval) = self.ping_interval {
+            target.set_duration("--ping-interval", &["ping_interval"], interval);
+        }
+        if let Some(retries) = self.max_retry_limit {
+            target.set("--max-retry-limit", &["max_retry_limit"], retries);
+        }
         if let Some(timeout) = self.pong_timeout {
             target.set_duration("--pong-timeout", &["pong_timeout"], timeout);
         }
@@ -197,8 +212,6 @@ impl ClientArgs {
         let (factor, jitter) = (self.reconnect_factor, self.reconnect_jitter);
         target.set("--reconnect-factor", &["reconnect", "factor"], factor);
         target.set("--reconnect-jitter", &["reconnect", "jitter"], jitter);
-        let retries = self.max_retry_limit;
-        target.set("--max-retry-limit", &["max_retry_limit"], retries);
         if let Some(bounds) = &self.rtt_buckets {
             let bounds = bounds.iter().map(|bound| format_duration(*bound));
             let bounds: Vec<String> = bounds.collect();

@@ -148,7 +148,7 @@ fn set_credentials(
 /// Words about a connection as people write flags: its keys by the names of theirs.
 pub(super) fn in_flags(words: &str) -> String {
     /// Longer ones first: some hold others.
-    const NAMES: [(&str, &str); 27] = [
+    const NAMES: [(&str, &str); 31] = [
         ("set tls.cert and tls.key", "set --cert and --key"),
         ("proxy_tls.insecure_skip_verify", "--proxy-insecure"),
         ("proxy_tls.cert", "--proxy-cert"),
@@ -176,6 +176,10 @@ pub(super) fn in_flags(words: &str) -> String {
         ("connect_timeout", "--connect-timeout"),
         ("upgrade_timeout", "--upgrade-timeout"),
         ("proxy_timeout", "--proxy-timeout"),
+        ("hello_timeout", "--hello-timeout"),
+        ("max_silence", "--max-silence"),
+        ("max_line", "--max-line"),
+        ("max_event", "--max-event"),
         ("dns_timeout", "--dns-timeout"),
         ("tcp_timeout", "--tcp-timeout"),
         ("tls_timeout", "--tls-timeout"),

@@ -107,6 +107,17 @@ impl PingArgs {
                 "URL: needs a scheme: ws://{shown}, or wss://{shown} for TLS"
             ));
         }
+        let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
+        if ["http", "https"]
+            .iter()
+            .any(|s| scheme.trim().eq_ignore_ascii_case(s))
+        {
+            return Err(
+                "URL: an event stream (http, https) cannot be pinged; hold it: ws-keepalive \
+                 client --url URL"
+                    .into(),
+            );
+        }
         let mut target = FlagTarget::default();
         target.set("URL", &["name"], host_of(url, "ping"));
         target.set("URL", &["url"], url);

@@ -64,7 +64,8 @@ impl Drop for StopOnDrop {
 }
 
 impl Client {
-    /// A client of `url`: `ws://host[:port]/path` or `wss://host[:port]/path`.
+    /// A client of `url`: `ws://host[:port]/path` or `wss://host[:port]/path`; of `http://` or
+    /// `https://` it reads an event stream (Server-Sent Events), to which nothing can be sent.
     pub fn builder(url: impl Into<String>) -> Builder {
         Builder {
             url: url.into(),
@@ -209,6 +210,13 @@ impl Builder {
         self
     }
 
+    /// Of an event stream: gives it up after this long without a byte. Default 45 s.
+    #[must_use]
+    pub fn max_silence(mut self, limit: Duration) -> Self {
+        self.policy.wishes.max_silence = Some(limit);
+        self
+    }
+
     /// Never pings.
     #[must_use]
     pub fn without_heartbeat(mut self) -> Self {
@@ -273,17 +281,30 @@ impl Builder {
             ..TlsOptions::default()
         });
         let heartbeat = &self.policy.heartbeat;
-        if heartbeat.interval.is_zero() || heartbeat.pong_timeout.is_zero() {
+        let silence = self.policy.wishes.max_silence;
+        if heartbeat.interval.is_zero()
+            || heartbeat.pong_timeout.is_zero()
+            || silence.is_some_and(|silence| silence.is_zero())
+        {
             return Err(Error::config("the heartbeat's durations must not be zero"));
         }
         let url =
             WsUrl::parse(&self.url).map_err(|error| Error::config(format!("the url {error}")))?;
+        if url.place.streams {
+            if !self.options.subprotocols.is_empty() || !self.policy.on_open.is_empty() {
+                return Err(Error::config(
+                    "an event stream (http, https) sends nothing: no subprotocol and no on_open",
+                ));
+            }
+            self.options.heartbeat = Heartbeat::Sse;
+        }
+        let kind = self.options.heartbeat.kind();
         let target = Arc::new(Target {
             identity: Arc::new(Identity {
                 name: (&*url.name).into(),
                 url: url.shown,
-                protocol: crate::stats::Protocol::WebSocket,
-                server_beats: false,
+                protocol: kind.protocol(),
+                server_beats: kind.peer_beats(),
                 watches_staleness: false,
                 labels: Arc::from([]),
                 fan_out: None,

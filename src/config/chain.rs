@@ -2,6 +2,7 @@
 
 use figment::value::{Dict, Tag, Value};
 
+use super::heartbeat::Kind;
 use super::layer::{Step, TextLayer};
 use super::raw;
 use super::read::{Field, Read, Reader};
@@ -48,6 +49,14 @@ impl<'a, T> Picked<'a, T> {
             Self::Absent | Self::Bad => None,
         }
     }
+
+    pub(super) fn map<U>(self, part: impl FnOnce(&'a T) -> &'a U) -> Picked<'a, U> {
+        match self {
+            Self::Set(level, value) => Picked::Set(level, part(value)),
+            Self::Bad => Picked::Bad,
+            Self::Absent => Picked::Absent,
+        }
+    }
 }
 
 impl<'a> Chain<'a> {
@@ -61,6 +70,72 @@ impl<'a> Chain<'a> {
     ) -> Picked<'a, T> {
         for level in self.levels() {
             match field(&level.raw) {
+                Some(Field::Set(value, _)) => return Picked::Set(level, value),
+                Some(Field::Bad) => return Picked::Bad,
+                Some(Field::Absent) | None => {}
+            }
+        }
+        Picked::Absent
+    }
+
+    /// Whether what `level` says is for every target.
+    pub(super) fn is_default(&self, level: &Level<'_>) -> bool {
+        self.levels[3].is_some_and(|defaults| std::ptr::eq(defaults, level))
+    }
+
+    /// The `heartbeat` tables that hold for a target; `None` if a kind could not be read.
+    ///
+    /// Tables of one kind are one table. Of two kinds the stronger stands alone: what the weaker
+    /// one says belongs to another protocol. Defaults of a kind that the url cannot have are for
+    /// other targets.
+    pub(super) fn heartbeat(&self, streams: bool) -> Option<HeartbeatTables<'a>> {
+        let mut said: Option<(Kind, &'a Level<'a>)> = None;
+        let mut levels: Vec<&'a Level<'a>> = Vec::new();
+        for level in self.levels().rev() {
+            let Some(table) = level.raw.heartbeat.get() else {
+                continue;
+            };
+            let own = match &table.kind {
+                Field::Set(kind, _) => Some(*kind),
+                Field::Bad => return None,
+                Field::Absent => None,
+            };
+            if self.is_default(level) && !own.unwrap_or(Kind::Ping).fits(streams) {
+                continue;
+            }
+            if let Some(own) = own {
+                if said.is_some_and(|(kind, _)| kind != own) {
+                    levels.clear();
+                }
+                said = Some((own, level));
+            }
+            levels.push(level);
+        }
+        levels.reverse();
+        Some(HeartbeatTables {
+            kind: said.map_or(Kind::of_url(streams), |(kind, _)| kind),
+            giver: said.map(|(_, level)| level),
+            levels,
+        })
+    }
+}
+
+/// The `heartbeat` tables that hold for a target.
+pub(super) struct HeartbeatTables<'a> {
+    pub(super) kind: Kind,
+    /// What said so; `None` if it is that of the url.
+    pub(super) giver: Option<&'a Level<'a>>,
+    /// Strongest first.
+    pub(super) levels: Vec<&'a Level<'a>>,
+}
+
+impl<'a> HeartbeatTables<'a> {
+    pub(super) fn pick<T>(
+        &self,
+        field: impl for<'r> Fn(&'r raw::Heartbeat) -> &'r Field<T>,
+    ) -> Picked<'a, T> {
+        for level in &self.levels {
+            match level.raw.heartbeat.get().map(&field) {
                 Some(Field::Set(value, _)) => return Picked::Set(level, value),
                 Some(Field::Bad) => return Picked::Bad,
                 Some(Field::Absent) | None => {}

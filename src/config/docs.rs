@@ -3,6 +3,7 @@
 
 use std::fmt::Write as _;
 
+use super::heartbeat::Kind;
 use super::raw;
 use super::read::{Key, Read};
 
@@ -21,7 +22,43 @@ pub(crate) fn reference() -> String {
         text.push_str("\n| key | default | |\n|---|---|---|\n");
         rows(&mut text, "", section.keys);
     }
+    text.push_str(HEARTBEATS);
+    for kind in Kind::ALL {
+        heartbeat(&mut text, kind);
+    }
     text
+}
+
+const HEARTBEATS: &str = "
+## Heartbeats
+
+What each `kind` takes beside it, keys that it cannot do without in bold; whose beats keep the connection; and what is
+added to the upgrade where you say nothing. Only a protocol's own beats and answers are life, not its other messages.
+A connection is established when the protocol's hello is done and every channel, topic or namespace is confirmed.
+
+| `kind` | keys | we beat | the server beats | added |
+|---|---|---|---|---|
+";
+
+fn heartbeat(text: &mut String, kind: Kind) {
+    let required = |key: &str| kind.required().iter().any(|(name, _)| *name == key);
+    let keys = kind.keys().iter().map(|key| match required(key) {
+        true => format!("**`{key}`**"),
+        false => format!("`{key}`"),
+    });
+    let keys: Vec<String> = keys.collect();
+    let we = if kind.we_beat() { "yes" } else { "" };
+    let server = if kind.peer_beats() { "yes" } else { "" };
+    let offered = kind.subprotocols().iter().map(|name| format!("`{name}`"));
+    let parameters = kind.address().into_iter().flat_map(|(path, parameters)| {
+        let path = (path != "/").then(|| format!("path `{path}`"));
+        let parameters = parameters.iter();
+        let parameters = parameters.map(|(name, value)| format!("`{name}={value}`"));
+        path.into_iter().chain(parameters)
+    });
+    let added: Vec<String> = offered.chain(parameters).collect();
+    let (name, keys, added) = (kind.as_str(), keys.join(", "), added.join(", "));
+    let _ = writeln!(text, "| `{name}` | {keys} | {we} | {server} | {added} |");
 }
 
 fn rows(text: &mut String, prefix: &str, keys: &[Key]) {
@@ -101,9 +138,24 @@ fn example(key: &str) -> &'static str {
         "tcp_keepalive_interval" => "\"10s\"",
         "tcp_keepalive_count" => "3",
         "tcp_user_timeout" => "\"30s\"",
+        "max_silence" => "\"45s\"",
+        "staleness" => "\"30s\"",
         "path_idle_timeout" => "\"60s\"",
         "name" => "\"edge-tokyo\"",
         "url" => "\"ws://edge-tokyo.example.com/ws\"",
+        "kind" => "\"ping\"",
+        "send" => "'ping ${seq}'",
+        "expect" => "{ pointer = \"/status\", value = \"ok\" }",
+        "channels" => "[\"ChatChannel\", { channel = \"RoomChannel\", room = 5 }]",
+        "payload" => "{ file = \"/etc/ws-keepalive/edge.json\" }",
+        "subscription" => "\"subscription { ticks }\"",
+        "topics" => "[\"room:lobby\"]",
+        "vhost" => "\"/\"",
+        "login" => "\"joe\"",
+        "password" => "{ file = \"/etc/ws-keepalive/edge.token\" }",
+        "client_id" => "\"keepalive-1\"",
+        "method" => "\"system.ping\"",
+        "params" => "'[]'",
         _ => "\"\"",
     }
 }

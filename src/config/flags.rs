@@ -6,7 +6,7 @@ use std::time::Duration;
 use figment::value::{Dict, Value};
 
 use super::duration::format_duration;
-use super::layer::{KeyPath, Step, TextLayer, insert};
+use super::layer::{KeyPath, Step, TextLayer, insert, parse_toml_value};
 use super::mistake::{Mistake, Report};
 
 /// Keys of a target, and the flag that set each. Displays nothing: values may be secret.
@@ -42,6 +42,19 @@ impl FlagTarget {
     /// The same, for a key that holds a duration.
     pub(crate) fn set_duration(&mut self, flag: &'static str, path: &[&str], value: Duration) {
         self.set(flag, path, format_duration(value));
+    }
+
+    /// The same, for a key that holds a table, which `text` is as TOML's inline one. The error shows
+    /// nothing of it.
+    pub(crate) fn set_table(
+        &mut self,
+        flag: &'static str,
+        path: &[&str],
+        text: &str,
+    ) -> Result<(), String> {
+        let table = parse_toml_value(text)?;
+        self.set(flag, path, table);
+        Ok(())
     }
 
     /// What was set: flag, key path and value, for tests of what a flag stands for.
@@ -90,8 +103,8 @@ const TARGET: &str = "target[0].";
 pub(crate) fn in_words(report: &Report) -> String {
     let lines = report.mistakes.iter().map(|mistake| {
         let key = mistake.key.strip_prefix(TARGET).unwrap_or_default();
-        // The flag names the key, but for tables whose keys the user chooses.
-        let tables = ["headers.", "labels.", "cookies."];
+        // The flag names the key, but for tables that are given whole.
+        let tables = ["headers.", "labels.", "cookies.", "heartbeat."];
         let own = tables.iter().find_map(|table| key.strip_prefix(table));
         let own = own.map(|name| format!(" {name}")).unwrap_or_default();
         format!("{}{own}: {}", mistake.place, mistake.message)

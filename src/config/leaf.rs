@@ -1,6 +1,7 @@
 //! The values that keys take, each checked on its own as it is read.
 
 mod connection;
+mod heartbeat;
 mod label;
 mod listen;
 mod proxy;
@@ -19,6 +20,10 @@ pub(super) use connection::{
     AuthChoice, BindTo, CookieTable, Destinations, HeaderText, KeepaliveTime, LookupInterval,
     Probes, Redirects, UserTimeout,
 };
+pub(super) use heartbeat::{
+    Channels, Expectation, JsonObject, JsonParams, Line, Login, Member, Namespace, Passcode,
+    Template, Text, Topics,
+};
 pub(super) use label::Labels;
 pub(super) use listen::{Addresses, FaultSetting, ListenAddress};
 pub(super) use proxy::{ProxySetting, masked_proxy};
@@ -30,7 +35,7 @@ pub(super) use tls::TlsName;
 
 use super::duration::{format_duration, is_bare_number, parse_duration, parse_size};
 use super::read::{Read, Reader, integer, nearest};
-use super::{Heartbeat, LogFormat, LogLevel, Secret};
+use super::{LogFormat, LogLevel, Secret};
 
 /// No configured wait is longer: beyond it a mistyped unit is likelier than intent.
 const LONGEST: Duration = Duration::from_secs(365 * 86_400);
@@ -298,21 +303,6 @@ impl Read for LogFormat {
             ("json", Self::Json),
         ];
         read_choice(value, reader, &choices)
-    }
-}
-
-/// A heartbeat by name.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) struct HeartbeatName(pub(super) Heartbeat);
-schema!(HeartbeatName, { "enum": ["ping", "none"] });
-
-impl Read for HeartbeatName {
-    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
-        if let Some("message" | "expect" | "sse") = value.as_str() {
-            return reader.mistake("not in this version yet; use `ping` or `none`");
-        }
-        let choices = [("ping", Heartbeat::Ping), ("none", Heartbeat::None)];
-        read_choice(value, reader, &choices).map(Self)
     }
 }
 

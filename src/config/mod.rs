@@ -41,6 +41,7 @@ pub(crate) use leaf::WsUrl;
 pub(crate) use place::Place;
 pub(crate) use secret::{Secret, mask};
 
+use crate::dialect::sse;
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::{HeartbeatPolicy, Wishes};
 use crate::stats::{Buckets, Identity};
@@ -242,6 +243,7 @@ impl Target {
         if let Ok(split) = place::Split::parse(self.url.expose()) {
             secrets.url(&split.url);
         }
+        connection.heartbeat.add_secrets(&mut secrets);
         for text in &self.policy.on_open {
             secrets.message(text.expose());
         }
@@ -476,7 +478,7 @@ pub(crate) enum SecretSource {
 pub(crate) struct Policy {
     /// For RFC 6455's pings.
     pub(crate) heartbeat: HeartbeatPolicy,
-    /// For every other heartbeat: what was set, and nothing else.
+    /// For every other heartbeat: what was set and means something to it, and nothing else.
     pub(crate) wishes: Wishes,
     /// After how long without an application message a connection is stale. Default never.
     pub(crate) staleness: Option<Duration>,
@@ -484,6 +486,11 @@ pub(crate) struct Policy {
     pub(crate) timeouts: Timeouts,
     /// Larger messages end the connection with Close 1009; applied at the next dial. Default 16 MiB.
     pub(crate) max_message_size: usize,
+    /// A longer line of an event stream ends its connection; applied at the next dial. Default
+    /// 1 MiB.
+    pub(crate) max_line: usize,
+    /// A larger event ends its connection; applied at the next dial. Default 4 MiB.
+    pub(crate) max_event: usize,
     /// Sent in this order after the upgrade; applied at the next dial.
     pub(crate) on_open: Vec<Secret<Box<str>>>,
     /// Bounds of the RTT histogram.
@@ -503,6 +510,8 @@ impl Default for Policy {
             reconnect: BackoffPolicy::default(),
             timeouts: Timeouts::default(),
             max_message_size: 16 << 20,
+            max_line: sse::MAX_LINE,
+            max_event: sse::MAX_EVENT,
             on_open: Vec::new(),
             rtt_buckets: Buckets::default(),
             path_idle_timeout: None,

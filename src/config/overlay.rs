@@ -1,6 +1,7 @@
 //! What a stronger layer says replaces what a weaker one says, value by value. figment merges
-//! tables key by key, but `{ file = ".." }` and `{ env = ".." }` for one header make no value, and
-//! a token beside the user of a weaker layer no credentials.
+//! tables key by key, but `{ file = ".." }` and `{ env = ".." }` for one header make no value, a
+//! token beside the user of a weaker layer no credentials, and the keys of two kinds of heartbeat
+//! no heartbeat.
 
 use figment::value::{Dict, Map, Value};
 use figment::{Metadata, Profile, Provider};
@@ -13,12 +14,17 @@ use super::read::{Key, Read};
 #[derive(Default)]
 pub(super) struct Overlay {
     paths: Vec<Vec<String>>,
+    /// The kind of the default heartbeat, as the strongest layer says it that does.
+    kind: Option<String>,
 }
 
 impl Overlay {
     /// Counts `dict` among the stronger layers.
     pub(super) fn add(&mut self, dict: &Dict) {
         collect(dict, raw::File::KEYS, &mut Vec::new(), &mut self.paths);
+        if self.kind.is_none() {
+            self.kind = kind(dict).map(str::to_owned);
+        }
     }
 
     /// `layer` without what is replaced.
@@ -26,8 +32,15 @@ impl Overlay {
         Below {
             layer,
             replaced: self.paths.clone(),
+            kind: self.kind.clone(),
         }
     }
+}
+
+/// The kind of the default heartbeat.
+fn kind(dict: &Dict) -> Option<&str> {
+    let defaults = dict.get("defaults")?.as_dict()?;
+    defaults.get("heartbeat")?.as_dict()?.get("kind")?.as_str()
 }
 
 /// Adds the paths at which `dict` has a value that is taken whole.
@@ -58,6 +71,7 @@ fn collect(dict: &Dict, keys: &[Key], path: &mut Vec<String>, paths: &mut Vec<Ve
 pub(super) struct Below<'l> {
     layer: &'l dyn Layer,
     replaced: Vec<Vec<String>>,
+    kind: Option<String>,
 }
 
 impl Provider for Below<'_> {
@@ -68,6 +82,11 @@ impl Provider for Below<'_> {
     fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
         let mut data = self.layer.data()?;
         for dict in data.values_mut() {
+            let other =
+                kind(dict).is_some_and(|own| self.kind.as_deref().is_some_and(|k| k != own));
+            if other {
+                remove(dict, &["defaults".to_owned(), "heartbeat".to_owned()]);
+            }
             for path in &self.replaced {
                 remove(dict, path);
             }

@@ -10,11 +10,17 @@ use url::Url;
 /// The longest path of a unix socket, unix(7), its final NUL left out.
 const LONGEST_SOCKET_PATH: usize = 107;
 
+const NEEDS_SCHEME: &str =
+    "needs a scheme: ws://HOST/PATH, or http://HOST/PATH for an event stream";
+const FRAGMENT: &str = "must not have a fragment (RFC 6455 section 3); write # as %23";
+
 /// Where a URL points. Displays as its URL without userinfo and query.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) struct Place {
     /// Whether TLS is spoken there.
     pub(crate) secure: bool,
+    /// Whether events are streamed from there (http, https), and not WebSocket spoken.
+    pub(crate) streams: bool,
     /// A name or an address, an IPv6 literal without brackets and zone. Of a unix socket `localhost`.
     pub(crate) host: String,
     /// The interface of a link-local address, by name or number.
@@ -37,8 +43,8 @@ impl Place {
         Self::of(&Split::parse(text)?)
     }
 
-    /// Where a redirect from here to `location`, absolute or relative, leads. http and https mean
-    /// ws and wss. Userinfo stays only on the same scheme, host, zone and port, and is never taken from
+    /// Where a redirect from here to `location`, absolute or relative, leads. For a WebSocket http
+    /// and https mean ws and wss; an event stream stays one. Userinfo stays only on the same scheme, host, zone and port, and is never taken from
     /// `location`, which the peer wrote. The error shows nothing of it but its scheme.
     ///
     /// Whether to go there is the caller's to judge: from `secure` to not, for one.
@@ -49,12 +55,22 @@ impl Place {
         let mut url = base
             .join(&text)
             .map_err(|error| format!("is no URL: {error}"))?;
-        if !matches!(url.scheme(), "ws" | "wss" | "http" | "https") {
-            return Err(match shown_scheme(location, url.scheme()) {
-                Some(scheme) => {
+        let leads_on = match url.scheme() {
+            "http" | "https" => true,
+            "ws" | "wss" => !self.streams,
+            _ => false,
+        };
+        if !leads_on {
+            let shown = shown_scheme(location, url.scheme());
+            return Err(match (shown, self.streams) {
+                (Some(scheme), false) => {
                     format!("has the scheme `{scheme}`, which is none of ws, wss, http and https")
                 }
-                None => "is no address of ws, wss, http or https".to_owned(),
+                (Some(scheme), true) => {
+                    format!("has the scheme `{scheme}`, which is none of http and https")
+                }
+                (None, false) => "is no address of ws, wss, http or https".to_owned(),
+                (None, true) => "is no address of http or https".to_owned(),
             });
         }
         url.set_fragment(None);
@@ -62,6 +78,7 @@ impl Place {
         let _ = url.set_username("").and_then(|()| url.set_password(None));
         let unix = None;
         let mut place = Self::of(&Split { url, zone, unix })?;
+        place.streams = self.streams;
         if place.host == self.host && place.zone.is_none() {
             place.zone.clone_from(&self.zone);
         }
@@ -77,7 +94,7 @@ impl Place {
         Ok(place)
     }
 
-    fn of(split: &Split) -> Result<Self, String> {
+    pub(super) fn of(split: &Split) -> Result<Self, String> {
         let url = &split.url;
         let host = url.host_str().ok_or("is no URL: empty host")?;
         let authority = match url.port() {
@@ -93,6 +110,7 @@ impl Place {
         };
         Ok(Self {
             secure: matches!(url.scheme(), "wss" | "https"),
+            streams: matches!(url.scheme(), "http" | "https"),
             host: host.trim_matches(['[', ']']).to_owned(),
             zone: split.zone.clone(),
             port: url.port_or_known_default().ok_or("has no port")?,
@@ -110,7 +128,12 @@ impl Place {
     }
 
     fn scheme(&self) -> &'static str {
-        if self.secure { "wss" } else { "ws" }
+        match (self.streams, self.secure) {
+            (false, false) => "ws",
+            (false, true) => "wss",
+            (true, false) => "http",
+            (true, true) => "https",
+        }
     }
 }
 
@@ -152,24 +175,25 @@ impl Split {
         let (bare, zone) = without_zone(text)?;
         let url = match Url::parse(&bare) {
             Ok(url) => url,
-            Err(url::ParseError::RelativeUrlWithoutBase) => {
-                return Err("needs a scheme: ws://HOST/PATH".into());
-            }
+            Err(url::ParseError::RelativeUrlWithoutBase) => return Err(NEEDS_SCHEME.into()),
             Err(error) => return Err(format!("is no URL: {error}")),
         };
-        match url.scheme() {
-            "ws" | "wss" => {}
-            "http" => return Err("http:// is not in this version yet; use ws://".into()),
-            "https" => return Err("https:// is not in this version yet; use wss://".into()),
-            scheme => {
-                return Err(match shown_scheme(text, scheme) {
-                    Some(scheme) => format!("has the scheme `{scheme}`; use ws:// or wss://"),
-                    None => "needs a scheme: ws://HOST/PATH".into(),
-                });
-            }
+        let scheme = url.scheme();
+        if !matches!(scheme, "ws" | "wss" | "http" | "https") {
+            return Err(match shown_scheme(text, scheme) {
+                Some(scheme) => format!(
+                    "has the scheme `{scheme}`; use ws:// or wss://, for an event stream http:// \
+                     or https://"
+                ),
+                None => NEEDS_SCHEME.into(),
+            });
         }
         if url.fragment().is_some() {
-            return Err("must not have a fragment (RFC 6455 section 3); write # as %23".into());
+            return Err(match scheme {
+                "ws" | "wss" => FRAGMENT,
+                _ => "must not have a fragment, which no request carries; write # as %23",
+            }
+            .into());
         }
         if url.port() == Some(0) {
             return Err("must not have port 0".into());
@@ -187,7 +211,7 @@ impl Split {
             None => rest,
         };
         if rest.contains('#') {
-            return Err("must not have a fragment (RFC 6455 section 3); write # as %23".into());
+            return Err(FRAGMENT.into());
         }
         let (socket, request) = match rest.split_once(":/") {
             Some((socket, request)) => (socket, request),
@@ -225,6 +249,29 @@ impl Split {
         match path_and_query(&self.url).as_str() {
             "/" => format!("unix:{}", socket.display()),
             path => format!("unix:{}:{path}", socket.display()),
+        }
+    }
+
+    /// The same with what a protocol's client asks for: the path that is usual if there is none,
+    /// and these parameters, those the query has apart.
+    pub(super) fn complete(&mut self, path: &str, parameters: &[(&str, &str)]) {
+        if self.url.path() == "/" {
+            self.url.set_path(path);
+        }
+        let names: Vec<String> = self
+            .url
+            .query_pairs()
+            .map(|(name, _)| name.into())
+            .collect();
+        let mut query = self.url.query().unwrap_or_default().to_owned();
+        for (name, value) in parameters {
+            if !names.iter().any(|there| there == name) {
+                let and = if query.is_empty() { "" } else { "&" };
+                query.push_str(&format!("{and}{name}={value}"));
+            }
+        }
+        if !query.is_empty() {
+            self.url.set_query(Some(&query));
         }
     }
 
@@ -390,9 +437,12 @@ mod tests {
     #[test]
     fn a_user_before_the_colon_is_not_taken_for_a_scheme_and_shown() {
         let error = wrong("hidden:s3cret@example.com/ws");
-        assert_eq!(error, "needs a scheme: ws://HOST/PATH");
+        assert_eq!(error, NEEDS_SCHEME);
         let error = wrong("gopher://example.com");
-        assert_eq!(error, "has the scheme `gopher`; use ws:// or wss://");
+        assert_eq!(
+            error,
+            "has the scheme `gopher`; use ws:// or wss://, for an event stream http:// or https://"
+        );
         let error = place("ws://a").join("hidden:s3cret@b").unwrap_err();
         assert_eq!(error, "is no address of ws, wss, http or https");
     }
@@ -429,6 +479,58 @@ mod tests {
         assert_eq!(zone("/b").as_deref(), Some("eth0"));
         assert_eq!(zone("ws://[fe80::1%25eth1]/b").as_deref(), Some("eth1"));
         assert_eq!(zone("ws://[fe80::2]/b"), None);
+    }
+
+    #[test]
+    fn an_event_stream_is_at_an_http_url_and_redirects_keep_it_one() {
+        let from = place("http://joe:secret@[::1]:8080/events?x=1");
+        assert!(from.streams && !from.secure && from.unix.is_none());
+        assert_eq!((&*from.host, from.port), ("::1", 8080));
+        assert_eq!(from.to_string(), "http://[::1]:8080/events");
+        let secure = place("https://example.com");
+        assert!(secure.streams && secure.secure);
+        assert_eq!((secure.port, &*secure.authority), (443, "example.com"));
+        assert!(wrong("https://example.com/#x").contains("fragment"));
+
+        let on = from.join("https://example.com/events").unwrap();
+        assert!(on.streams && on.secure && on.credentials.is_none());
+        assert_eq!(on.to_string(), "https://example.com/events");
+        assert_eq!(from.join("/b").unwrap().credentials, from.credentials);
+        let error = from.join("wss://joe:hunter2@example.com").unwrap_err();
+        assert_eq!(
+            error,
+            "has the scheme `wss`, which is none of http and https"
+        );
+        // And a WebSocket stays a WebSocket.
+        assert!(!place("ws://a").join("http://b").unwrap().streams);
+    }
+
+    #[test]
+    fn a_url_is_completed_by_what_it_lacks() {
+        let complete = |text: &str| {
+            let mut split = Split::parse(text).unwrap();
+            split.complete("/socket.io/", &[("EIO", "4"), ("transport", "websocket")]);
+            split.whole()
+        };
+        for (text, whole) in [
+            ("ws://a", "ws://a/socket.io/?EIO=4&transport=websocket"),
+            ("ws://a/x?k=v", "ws://a/x?k=v&EIO=4&transport=websocket"),
+            (
+                "ws://a/?EIO=3",
+                "ws://a/socket.io/?EIO=3&transport=websocket",
+            ),
+            ("ws://a/x?&", "ws://a/x?&&EIO=4&transport=websocket"),
+            (
+                "unix:/run/x",
+                "unix:/run/x:/socket.io/?EIO=4&transport=websocket",
+            ),
+            (
+                "wss://joe:x@[fe80::1%eth0]/",
+                "wss://joe:x@[fe80::1%25eth0]/socket.io/?EIO=4&transport=websocket",
+            ),
+        ] {
+            assert_eq!(complete(text), whole);
+        }
     }
 
     #[test]

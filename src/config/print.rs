@@ -1,18 +1,21 @@
 //! The effective configuration as TOML, each value with its source, secrets masked.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use figment::value::{Dict, Num, Value};
 
-use super::Config;
-use super::chain::Level;
+use super::chain::{Chain, Level};
 use super::duration::format_duration;
+use super::heartbeat::Kind;
 use super::layer::{KeyPath, Layer as _, Step, quoted};
 use super::layers::Layers;
 use super::leaf::masked_proxy;
 use super::place::Split;
 use super::raw;
 use super::read::{Key, Read, integer};
+use super::resolve::useless;
+use super::{Config, Target};
 
 const MASK: &str = "\"***\"";
 
@@ -33,17 +36,18 @@ pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
             layers,
             levels: &[&level],
             text: &mut text,
+            target: None,
             derived: &|key| match (section.name, key) {
                 ("server", "pong_timeout") => config.server.as_ref().map(|server| {
                     (
                         quoted(&format_duration(server.pong_timeout)),
-                        "2 x ping_interval",
+                        "2 x ping_interval".to_owned(),
                     )
                 }),
                 ("control", "socket") => config
                     .control
                     .as_ref()
-                    .map(|path| (quoted(&path.to_string_lossy()), "$RUNTIME_DIRECTORY")),
+                    .map(|path| (quoted(&path.to_string_lossy()), "$RUNTIME_DIRECTORY".into())),
                 _ => None,
             },
         };
@@ -63,17 +67,18 @@ pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
         let single_dict = single.dict();
         let single = Level::new(&single_dict, Vec::new(), Some(&single));
         text.push_str("[[target]]\n");
+        let chain = Chain {
+            levels: [Some(&single), Some(&forced), Some(&own), Some(&defaults)],
+        };
+        let kind = target.connection.heartbeat.kind();
         let mut table = Table {
             layers,
             levels: &[&single, &forced, &own, &defaults],
             text: &mut text,
+            target: Some((kind, &chain)),
             derived: &|key| match key {
-                "name" => Some((quoted(name), "host and path of the url")),
-                "pong_timeout" => {
-                    let timeout = target.policy.heartbeat.pong_timeout;
-                    Some((quoted(&format_duration(timeout)), "2 x ping_interval"))
-                }
-                _ => None,
+                "name" => Some((quoted(name), "host and path of the url".into())),
+                key => derived(key, target),
             },
         };
         table.keys(raw::Target::KEYS, &mut Vec::new());
@@ -84,13 +89,39 @@ pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
     text
 }
 
+/// What a target has for a key that nobody set, where it is not always the same, and why.
+fn derived(key: &str, target: &Target) -> Option<(String, String)> {
+    let (policy, heartbeat) = (&target.policy, &target.connection.heartbeat);
+    let kind = heartbeat.kind();
+    let of_kind = format!("of {}", kind.as_str());
+    let time = |time: Duration, from: &str| Some((quoted(&format_duration(time)), from.to_owned()));
+    match (key, heartbeat.timing(&policy.wishes)) {
+        ("kind", _) if kind == Kind::Sse => Some((quoted("sse"), "of http and https".into())),
+        ("kind", _) => Some((quoted(kind.as_str()), "of ws and wss".into())),
+        ("subprotocols", _) if !kind.subprotocols().is_empty() => {
+            let offered = kind.subprotocols().iter().map(|name| quoted(name));
+            let offered: Vec<String> = offered.collect();
+            let list = format!("[{}]", offered.join(", "));
+            Some((list, of_kind))
+        }
+        ("pong_timeout", None) => time(policy.heartbeat.pong_timeout, "2 x ping_interval"),
+        ("ping_interval", Some(own)) => time(own.heartbeat.interval, &of_kind),
+        ("pong_timeout", Some(own)) => time(own.heartbeat.pong_timeout, &of_kind),
+        ("max_retry_limit", Some(own)) => Some((own.heartbeat.max_retries.to_string(), of_kind)),
+        ("max_silence", Some(own)) => time(own.max_silence?, &of_kind),
+        _ => None,
+    }
+}
+
 struct Table<'a> {
     layers: &'a Layers<'a>,
     /// Strongest first.
     levels: &'a [&'a Level<'a>],
     text: &'a mut String,
     /// The default of a key whose default depends on something, and on what.
-    derived: &'a dyn Fn(&str) -> Option<(String, &'static str)>,
+    derived: &'a dyn Fn(&str) -> Option<(String, String)>,
+    /// What a target's heartbeat is, and the levels as a chain.
+    target: Option<(Kind, &'a Chain<'a>)>,
 }
 
 impl Table<'_> {
@@ -98,8 +129,12 @@ impl Table<'_> {
     fn keys(&mut self, keys: &[Key], path: &mut Vec<Step>) {
         for key in keys {
             path.push(key.name.into());
-            if key.map {
+            if let Some(why) = self.useless(path) {
+                let _ = writeln!(self.text, "# {} has no effect: {why}", KeyPath(path));
+            } else if key.map {
                 self.map(path);
+            } else if key.name == "heartbeat" {
+                self.heartbeat(key.keys, path);
             } else if key.name == "proxy_tls" && !self.has(path) {
                 // Written out it would be a table, which inherits nothing.
                 let _ = writeln!(self.text, "# proxy_tls is not set: trusts as tls does");
@@ -109,6 +144,41 @@ impl Table<'_> {
                 self.key(key, path);
             }
             path.pop();
+        }
+    }
+
+    /// Why a key does nothing for the target, unless somebody set it for this very one.
+    fn useless(&self, path: &[Step]) -> Option<String> {
+        let (kind, chain) = self.target?;
+        let [Step::Key(key)] = path else {
+            return None;
+        };
+        let why = useless(key, kind)?;
+        let mut levels = chain.levels();
+        let own = levels.any(|level| !chain.is_default(level) && level.dict.contains_key(key));
+        (!own).then_some(why)
+    }
+
+    /// Prints the heartbeat: its kind and the keys that this takes, of the tables that hold.
+    fn heartbeat(&mut self, keys: &[Key], path: &mut Vec<Step>) {
+        let Some((kind, chain)) = self.target else {
+            return;
+        };
+        let tables = chain.heartbeat(kind == Kind::Sse);
+        let levels = tables.map_or_else(Vec::new, |tables| tables.levels);
+        let mut table = Table {
+            layers: self.layers,
+            levels: &levels,
+            text: self.text,
+            derived: self.derived,
+            target: None,
+        };
+        for key in keys {
+            if key.name == "kind" || kind.keys().contains(&key.name) {
+                path.push(key.name.into());
+                table.key(key, path);
+                path.pop();
+            }
         }
     }
 
@@ -214,6 +284,10 @@ fn shown(value: &Value, path: &[Step]) -> String {
             format!("[{}]", vec![MASK; count].join(", "))
         }
         "headers" | "cookies" => secret(value),
+        "heartbeat" => match path.last() {
+            Some(Step::Key(key)) => of_heartbeat(key, value),
+            Some(Step::Index(_)) | None => MASK.to_owned(),
+        },
         "auth" | "proxy" => match value.as_dict() {
             Some(table) => entries(table, |key, value| match (key, value.as_str()) {
                 ("url", Some(url)) => quoted(&masked_proxy(url)),
@@ -223,6 +297,32 @@ fn shown(value: &Value, path: &[Step]) -> String {
             None => MASK.to_owned(),
         },
         _ => plain(value),
+    }
+}
+
+/// A value of the heartbeat table.
+fn of_heartbeat(key: &str, value: &Value) -> String {
+    match (key, value) {
+        ("send" | "payload" | "params" | "login" | "password", _) => secret(value),
+        // What they are called is none; what they are entered with may be.
+        ("channels" | "topics", Value::Array(_, members)) => {
+            let members: Vec<String> = members.iter().map(member).collect();
+            format!("[{}]", members.join(", "))
+        }
+        ("channels" | "topics", Value::Dict(..)) => member(value),
+        // A list as text, of the environment or a flag.
+        ("channels" | "topics", Value::String(_, text)) if text.starts_with('[') => MASK.to_owned(),
+        _ => plain(value),
+    }
+}
+
+fn member(value: &Value) -> String {
+    match value {
+        Value::Dict(_, table) => entries(table, |key, value| match key {
+            "channel" | "topic" => plain(value),
+            _ => MASK.to_owned(),
+        }),
+        name => plain(name),
     }
 }
 

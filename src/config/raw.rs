@@ -5,15 +5,18 @@ use std::borrow::Cow;
 use figment::value::Value;
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
+use super::heartbeat::Kind;
 use super::layer::Step;
 use super::leaf::{
-    Addresses, AuthChoice, BindTo, BucketBounds, CookieTable, Count, Destinations, Factor,
-    FaultSetting, FilePath, HeaderTable, HeaderText, HeartbeatName, Interval, KeepaliveTime,
-    Labels, ListenAddress, LookupInterval, Name, Pem, Positive, Probes, ProxySetting, Redirects,
-    Retries, Share, Size, Subprotocols, TlsName, UserTimeout, WsUrl,
+    Addresses, AuthChoice, BindTo, BucketBounds, Channels, CookieTable, Count, Destinations,
+    Expectation, Factor, FaultSetting, FilePath, HeaderTable, HeaderText, Interval, JsonObject,
+    JsonParams, KeepaliveTime, Labels, Line, ListenAddress, Login, LookupInterval, Name, Namespace,
+    Passcode, Pem, Positive, Probes, ProxySetting, Redirects, Retries, Share, Size, Subprotocols,
+    Template, Text, TlsName, Topics, UserTimeout, WsUrl,
 };
 use super::read::{Key, Read, Reader, section};
 use super::{IpFamily, LogFormat, LogLevel, Secret, TlsVersion};
+use crate::dialect::mqtt;
 
 section! {
     /// The configuration file of ws-keepalive.
@@ -30,7 +33,8 @@ section! {
         dial: Dial,
         /// Any key of a target but `name` and `url`: what targets have that do not say otherwise.
         /// The tables `reconnect`, `labels`, `headers`, `cookies`, `tls` and `proxy_tls` merge key by key,
-        /// any other value replaces, `auth` and arrays included.
+        /// any other value replaces, `auth` and arrays included; `heartbeat` merges with one of the same `kind`.
+        /// What says something a target cannot use, as `subprotocols` to an event stream, is not for it.
         defaults: Defaults,
         /// The connections to hold, one `[[target]]` each.
         target: Targets,
@@ -154,12 +158,21 @@ macro_rules! target_section {
         $(#[doc = $about])+
         $name {
             $($own)*
-            /// From an answered ping to the next one; at least 10ms. Flag: `--ping-interval`.
+            /// From an answered ping to the next one; at least 10ms. A heartbeat that is a protocol's has an interval of its own,
+            /// which this replaces. Flag: `--ping-interval`.
             ping_interval: Interval = "10s",
-            /// How long a pong is waited for before the ping is sent again. Default: twice `ping_interval`.
+            /// How long a pong is waited for before the ping is sent again. Default: twice `ping_interval`; of a protocol its own.
             pong_timeout: Positive,
-            /// How often an unanswered ping is sent again before the connection is given up. Flag: `--max-retry-limit`.
+            /// How often an unanswered ping is sent again before the connection is given up. Only `ping` has this default: a
+            /// protocol's beat is not sent again unless this says so. Flag: `--max-retry-limit`.
             max_retry_limit: Retries = 3,
+            /// The longest time without a beat that the server begins (`sse`: without a byte) before the connection is given up.
+            /// For the heartbeats sse, expect, actioncable, engineio, stomp and signalr. Default: 45s of `sse` and `expect`, of a
+            /// protocol its own.
+            max_silence: Positive,
+            /// A connection that brings no application message for this long is shown as stale (`ws_keepalive_stale`); it is not ended.
+            /// Default: never.
+            staleness: Positive,
             /// Labels of the target's own in its metrics. Not target, address_index, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
             labels: Labels,
             /// Headers of the upgrade request: a string, or where to read the value at every dial:
@@ -176,19 +189,21 @@ macro_rules! target_section {
             /// The `Authorization` header: `{ username = "joe", password = .. }` (basic) or `{ bearer = .. }`;
             /// password and token are values as those of `headers`. One of it, of `Authorization` in `headers` and of userinfo in `url`.
             auth: AuthChoice,
-            /// Offered in this order.
+            /// Offered in this order. Default: what the heartbeat's protocol asks for: actioncable-v1-json, graphql-transport-ws,
+            /// v12.stomp and v11.stomp, mqtt.
             subprotocols: Subprotocols = [],
             /// Whether a peer that chooses none of `subprotocols` is an error.
             require_subprotocol: bool = false,
-            /// Redirects that are followed, 20 at most: never from `wss` to `ws`, and without credentials to another host.
+            /// Redirects that are followed, 20 at most: never from TLS to none, and without credentials to another host.
             max_redirects: Redirects = 0,
-            /// Messages sent in this order after the upgrade.
+            /// Text messages sent in this order when the connection is established.
             on_open: Vec<Secret<Box<str>>> = [],
-            /// What keeps the connection alive.
+            /// What keeps the connection alive, and what is spoken for it. The table is merged with that of `[defaults]` key by key
+            /// if both mean the same `kind`, or one says none; of two kinds the target's table stands alone.
             heartbeat: Heartbeat,
             /// How long to stay away before dialing again.
             reconnect: Reconnect,
-            /// TLS to a `wss` url.
+            /// TLS to a `wss` or `https` url.
             tls: Tls,
             /// `http://`, `https://` (both CONNECT), `socks5://` or `socks5h://` (the proxy resolves the name), as `http://user:password@HOST:PORT`;
             /// `env` for what `HTTPS_PROXY`, `HTTP_PROXY`, `ALL_PROXY` and `NO_PROXY` say; `none`. The ports are 3128, 443 and 1080 unless said.
@@ -226,15 +241,21 @@ macro_rules! target_section {
             proxy_timeout: Positive = "5s",
             /// The TLS handshake.
             tls_timeout: Positive = "5s",
-            /// The HTTP upgrade.
+            /// The HTTP upgrade; of an event stream the request until its headers are there.
             upgrade_timeout: Positive = "5s",
+            /// The hello of the heartbeat's protocol, until every subscription is confirmed.
+            hello_timeout: Positive = "5s",
             /// One write.
             write_timeout: Positive = "10s",
             /// Waiting for the peer's Close.
             close_timeout: Positive = "10s",
             /// A larger message ends the connection with Close 1009.
             max_message_size: Size = "16MiB",
-            /// The shortest idle timer on the way (a load balancer's, a proxy's), if you know it: a `ping_interval` of half of it or more is warned about.
+            /// A longer line of an event stream ends the connection.
+            max_line: Size = "1MiB",
+            /// A larger event of an event stream ends the connection.
+            max_event: Size = "4MiB",
+            /// The shortest idle timer on the way (a load balancer's, a proxy's), if you know it: an interval of half of it or more is warned about.
             path_idle_timeout: Positive,
             /// Upper bounds of the round-trip histogram's buckets, ascending, 64 at most.
             rtt_buckets: BucketBounds = ["500us", "1ms", "2.5ms", "5ms", "10ms", "25ms", "50ms", "100ms", "250ms", "500ms", "1s", "2.5s", "5s", "10s"],
@@ -252,7 +273,8 @@ target_section! {
     Target {
         /// The `target` label, unique. Default: the URL's host and path, without port.
         name: Name,
-        /// `ws://` or `wss://` host, port and path; userinfo in it becomes basic authentication. An IPv6 literal may have a zone:
+        /// `ws://` or `wss://` host, port and path is a WebSocket, `http://` or `https://` an event stream (Server-Sent Events).
+        /// Userinfo in it becomes basic authentication. An IPv6 literal may have a zone:
         /// `ws://[fe80::1%25eth0]:9000/ws`. A unix socket is `unix:/run/app.sock`, or `unix:/run/app.sock:/request/path?query`.
         url: WsUrl,
     }
@@ -284,10 +306,46 @@ section! {
 }
 
 section! {
-    /// What keeps the connection alive.
+    /// What keeps the connection alive. Values of `send`, `payload`, `params` and `password` are strings, or say where they are
+    /// kept, as those of `headers` do, and are read at each dial.
     Heartbeat {
-        /// `ping`: RFC 6455 pings. `none`: nothing is sent, the connection is only held.
-        kind: HeartbeatName = "ping",
+        /// `ping`: RFC 6455 pings. `message`: a message of your own and its answer. `expect`: messages that the server sends.
+        /// `none`: nothing is sent, the connection is only held. `sse`: an event stream, of every http and https url and no other.
+        /// A protocol by its name: actioncable, engineio (Socket.IO), graphql-transport-ws, phoenix, stomp, mqtt, signalr, json-rpc.
+        /// Default: `ping`, of an http or https url `sse`.
+        kind: Kind,
+        /// `message`: what is sent. In it `${seq}` is the beat's number from 1, `${nonce}` 8 hex digits of the connection's own, `${unix}`
+        /// seconds and `${unix_nanos}` nanoseconds since 1970, `${subsec_nanos}` those of the second; `$${` is a `${`.
+        send: Template,
+        /// `message`: what answers it, `expect`: what the server sends. A regular expression, or `{ regex = ".." }`, or JSON by
+        /// `{ pointer = "/status", value = "ok" }` (RFC 6901). For `message` with the templates of `send`: `^pong ${seq}$`.
+        expect: Expectation,
+        /// `actioncable`: channels to subscribe to: names, or tables with their parameters: `{ channel = "ChatChannel", room = 5 }`.
+        channels: Channels,
+        /// `engineio`: the Socket.IO namespace to connect to: `/admin`; `""` for none, plain Engine.IO.
+        namespace: Namespace = "/",
+        /// A JSON object. `engineio`: `auth` of the namespace; `graphql-transport-ws`: the payload of `connection_init`;
+        /// `phoenix`: what topics are joined with that have no parameters of their own.
+        payload: JsonObject,
+        /// `graphql-transport-ws`: a subscription to start: `subscription { ticks }`.
+        subscription: Text,
+        /// `phoenix`: topics to join, `stomp`: destinations, `mqtt`: filters to subscribe to. Names; of `phoenix` also tables with the
+        /// join's parameters: `{ topic = "room:lobby", token = ".." }`.
+        topics: Topics,
+        /// `stomp`: the `host` header, the broker's virtual host. Default: the url's host.
+        vhost: Line,
+        /// `stomp`, `mqtt`: who logs in.
+        login: Login,
+        /// `stomp`, `mqtt`: the password.
+        password: Passcode,
+        /// `mqtt`: who we are to the broker, which keeps one connection of a name. Default: a random one for each connection.
+        client_id: Line,
+        /// `mqtt`: `3.1.1` or `5`.
+        version: mqtt::Version = "3.1.1",
+        /// `json-rpc`: the method that is called; its answer is the beat, an error too.
+        method: Line,
+        /// `json-rpc`: its parameters, a JSON object or array.
+        params: JsonParams,
     }
 }
 

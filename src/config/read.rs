@@ -191,6 +191,19 @@ impl<'a> Reader<'a> {
         value.as_str().filter(|_| text)
     }
 
+    /// The elements of a list that is text: a TOML array, or the only element.
+    pub(super) fn list(&mut self, value: &Value) -> Option<Vec<Value>> {
+        match self.text(value) {
+            Some(text) if text.trim_start().starts_with('[') => match parse_toml_value(text) {
+                Ok(Value::Array(_, elements)) => Some(elements),
+                Ok(_) => self.expected("an array", value),
+                Err(message) => self.mistake(message),
+            },
+            Some(_) => Some(vec![value.clone()]),
+            None => self.expected("an array", value),
+        }
+    }
+
     /// A table; as text, an inline table.
     pub(super) fn table<'v>(&mut self, value: &'v Value) -> Option<Cow<'v, Dict>> {
         if let Value::Dict(_, dict) = value {
@@ -219,7 +232,7 @@ impl<'a> Reader<'a> {
 }
 
 /// Keys later versions have.
-const FUTURE: [&str; 3] = ["otlp", "max_silence", "staleness"];
+const FUTURE: [&str; 1] = ["otlp"];
 
 /// The one of `names` that `name` was probably meant to be.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {
@@ -255,18 +268,12 @@ pub(super) fn kind(value: &Value) -> &'static str {
 impl<T: Read> Read for Vec<T> {
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
         let parsed;
-        let elements = match (value, reader.text(value)) {
-            (Value::Array(_, elements), _) => elements.as_slice(),
-            (_, Some(text)) if text.trim_start().starts_with('[') => match parse_toml_value(text) {
-                Ok(Value::Array(_, elements)) => {
-                    parsed = elements;
-                    &parsed
-                }
-                Ok(_) => return reader.expected("an array", value),
-                Err(message) => return reader.mistake(message),
-            },
-            (_, Some(_)) => std::slice::from_ref(value),
-            (_, None) => return reader.expected("an array", value),
+        let elements = match value {
+            Value::Array(_, elements) => elements.as_slice(),
+            _ => {
+                parsed = reader.list(value)?;
+                &parsed
+            }
         };
         let mut list = Some(Self::with_capacity(elements.len()));
         for (index, element) in elements.iter().enumerate() {

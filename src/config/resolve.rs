@@ -2,6 +2,7 @@
 //! than one key.
 
 mod connection;
+mod heartbeat;
 mod warnings;
 
 use std::collections::{HashMap, HashSet};
@@ -13,8 +14,10 @@ use std::time::Duration;
 use figment::value::{Dict, Value};
 
 use self::warnings::Warnings;
+pub(super) use self::warnings::useless;
 use super::chain::{Chain, Level, Picked, pick};
 use super::duration::format_duration;
+use super::heartbeat::Kind;
 use super::layer::{KeyPath, Step};
 use super::layers::Layers;
 use super::leaf::{Use, WsUrl};
@@ -23,9 +26,10 @@ use super::raw;
 use super::read::{Field, Read, Reader};
 use super::server_tls::{beside_file, server_tls};
 use super::{
-    Config, ConnectionOptions, DialLimits, Heartbeat, Listen, Log, Metrics, Policy, ProxyChoice,
-    ProxyServer, SecretSource, Server, Target, Timeouts, TlsOptions,
+    Config, ConnectionOptions, DialLimits, Listen, Log, Metrics, Policy, ProxyChoice, ProxyServer,
+    SecretSource, Server, Target, Timeouts, TlsOptions,
 };
+use crate::dialect::sse;
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, Wishes};
 use crate::stats::{Buckets, Identity};
@@ -274,19 +278,24 @@ impl Resolver<'_, '_> {
             }
         };
         let connection = self.connection(chain, url);
-        let mut policy = self.policy(chain, &connection.heartbeat);
+        let kind = connection.heartbeat.kind();
+        let mut policy = self.policy(chain, kind);
         policy.fan_out = self.fan_out(chain, url, &connection);
         if policy.fan_out.is_some() {
             self.fanned_out.insert(name.clone());
         }
         self.warn(&name, chain, url, &connection, &policy);
+        let completed = kind
+            .address()
+            .map(|(path, parameters)| url.completed(path, parameters));
+        let url = completed.as_ref().unwrap_or(url);
         Some(Arc::new(Target {
             identity: Arc::new(Identity {
                 name,
                 url: url.shown.clone(),
-                protocol: crate::stats::Protocol::WebSocket,
-                server_beats: false,
-                watches_staleness: false,
+                protocol: kind.protocol(),
+                server_beats: kind.peer_beats(),
+                watches_staleness: policy.staleness.is_some(),
                 labels: self.labels(chain),
                 fan_out: None,
             }),
@@ -317,22 +326,31 @@ impl Resolver<'_, '_> {
         pairs
     }
 
-    fn policy(&mut self, chain: &Chain<'_>, kind: &Heartbeat) -> Policy {
+    fn policy(&mut self, chain: &Chain<'_>, kind: Kind) -> Policy {
         let usual = HeartbeatPolicy::default();
-        let interval = pick!(chain, ping_interval)
-            .get()
-            .map_or(usual.interval, |i| i.0);
+        let set = Wishes {
+            interval: pick!(chain, ping_interval).get().map(|i| i.0),
+            pong_timeout: pick!(chain, pong_timeout).get().map(|d| d.0),
+            max_retries: pick!(chain, max_retry_limit).get().map(|r| r.0),
+            max_silence: self.max_silence(chain, kind),
+        };
+        let interval = set.interval.unwrap_or(usual.interval);
         let heartbeat = HeartbeatPolicy {
             interval,
-            pong_timeout: pick!(chain, pong_timeout)
-                .get()
-                .map_or(interval * 2, |d| d.0),
-            max_retries: pick!(chain, max_retry_limit)
-                .get()
-                .map_or(usual.max_retries, |r| r.0),
+            pong_timeout: set.pong_timeout.unwrap_or(interval * 2),
+            max_retries: set.max_retries.unwrap_or(usual.max_retries),
             mode: match kind {
-                Heartbeat::None => PingMode::Never,
+                Kind::None => PingMode::Never,
                 _ => PingMode::Always,
+            },
+        };
+        let wishes = match kind {
+            // Those of RFC 6455 are the policy's.
+            Kind::Ping | Kind::None => Wishes::default(),
+            kind if kind.we_beat() => set,
+            _ => Wishes {
+                max_silence: set.max_silence,
+                ..Wishes::default()
             },
         };
         let usual = Timeouts::default();
@@ -349,7 +367,9 @@ impl Resolver<'_, '_> {
             upgrade: pick!(chain, upgrade_timeout)
                 .get()
                 .map_or(usual.upgrade, |d| d.0),
-            hello: usual.hello,
+            hello: pick!(chain, hello_timeout)
+                .get()
+                .map_or(usual.hello, |d| d.0),
             write: pick!(chain, write_timeout)
                 .get()
                 .map_or(usual.write, |d| d.0),
@@ -357,16 +377,23 @@ impl Resolver<'_, '_> {
                 .get()
                 .map_or(usual.close, |d| d.0),
         };
-        let size = pick!(chain, max_message_size).get();
+        let size =
+            |picked: Picked<'_, super::leaf::Size>, usual| picked.get().map_or(usual, |s| s.0);
         let buckets = pick!(chain, rtt_buckets).get();
+        let on_open = match kind {
+            Kind::Sse => None,
+            _ => pick!(chain, on_open).get().cloned(),
+        };
         Policy {
             heartbeat,
-            wishes: Wishes::default(),
-            staleness: None,
+            wishes,
+            staleness: pick!(chain, staleness).get().map(|d| d.0),
             reconnect: self.reconnect(chain),
             timeouts,
-            max_message_size: size.map_or(16 << 20, |size| size.0),
-            on_open: pick!(chain, on_open).get().cloned().unwrap_or_default(),
+            max_message_size: size(pick!(chain, max_message_size), 16 << 20),
+            max_line: size(pick!(chain, max_line), sse::MAX_LINE),
+            max_event: size(pick!(chain, max_event), sse::MAX_EVENT),
+            on_open: on_open.unwrap_or_default(),
             rtt_buckets: buckets.map_or_else(
                 || self.shared.default_buckets.clone(),
                 |bounds| Buckets::new(bounds.0.as_slice()),

@@ -3,6 +3,9 @@
 use std::fmt;
 
 use base64::Engine;
+use serde_json::Value;
+
+use super::heartbeat::Kind;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// A value whose `Debug` and `Display` are `***`.
@@ -93,6 +96,8 @@ impl Secrets {
         let query = url.query().unwrap_or_default();
         let values = query
             .split('&')
+            // Nobody's secret, and words that peers use.
+            .filter(|pair| !is_protocols_own(pair))
             .map(|pair| pair.split_once('=').map_or(pair, |(_, v)| v));
         let userinfo = [url.username(), url.password().unwrap_or_default()];
         if userinfo != ["", ""] {
@@ -113,6 +118,30 @@ impl Secrets {
         }
     }
 
+    /// The strings in a JSON text that are long enough to be more than words.
+    pub(crate) fn json(&mut self, text: &str) {
+        if let Ok(value) = serde_json::from_str(text) {
+            self.strings(&value);
+        }
+    }
+
+    /// The same of an identifier of ActionCable's: what a channel is called is no secret.
+    pub(crate) fn parameters(&mut self, identifier: &str) {
+        if let Ok(Value::Object(mut parameters)) = serde_json::from_str(identifier) {
+            parameters.remove("channel");
+            self.strings(&Value::Object(parameters));
+        }
+    }
+
+    fn strings(&mut self, value: &Value) {
+        match value {
+            Value::String(text) if text.len() >= 8 => self.whole(text),
+            Value::Array(values) => values.iter().for_each(|value| self.strings(value)),
+            Value::Object(values) => values.values().for_each(|value| self.strings(value)),
+            Value::String(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
+        }
+    }
+
     /// Shorter ones would mask half of what a peer says.
     fn whole(&mut self, text: &str) {
         if text.len() >= 4 {
@@ -126,6 +155,14 @@ impl Secrets {
         self.0.dedup();
         self.0
     }
+}
+
+/// Whether a protocol's URLs all have this parameter.
+fn is_protocols_own(pair: &str) -> bool {
+    let addresses = Kind::ALL.into_iter().filter_map(Kind::address);
+    let mut own = addresses.flat_map(|(_, parameters)| parameters);
+    pair.split_once('=')
+        .is_some_and(|pair| own.any(|own| *own == pair))
 }
 
 #[cfg(test)]
@@ -154,7 +191,15 @@ mod tests {
         secrets.message(r#"{"op":"auth","token":"OPENSECRET1"}"#);
         secrets.header("session=c00kie-value; theme=dark");
         secrets.header("basic Ym9iYnk6cGFzc3dvcmQ5");
+        secrets.url(&url::Url::parse("ws://a/?EIO=4&transport=websocket&vsn=2.0.0").unwrap());
+        secrets.json(r#"{"a":["leaf-one",{"b":"leaf-two"}],"c":"short","d":12345678}"#);
+        secrets.parameters(r#"{"channel":"ChatChannel","token":"leaf-three"}"#);
         let secrets = secrets.into_vec();
+        let said = "leaf-one leaf-two short 12345678 ChatChannel leaf-three websocket 2.0.0";
+        assert_eq!(
+            mask(said, &secrets),
+            "*** *** short 12345678 ChatChannel *** websocket 2.0.0"
+        );
         let cookie = "session c00kie-value dark; bobby password9 Ym9iYnk6cGFzc3dvcmQ5";
         assert_eq!(mask(cookie, &secrets), "session *** dark; *** *** ***");
         let said = "bad Bearer t0p-s3cret-token; t0p-s3cret-token; pa ss; pa%20ss; am9lOnBhIHNz; \

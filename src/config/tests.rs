@@ -11,6 +11,7 @@ use super::*;
 
 mod connection;
 mod files;
+mod heartbeat;
 mod layering;
 
 type Variables = Vec<(OsString, OsString)>;
@@ -70,7 +71,7 @@ impl Files {
     }
 }
 
-/// The files that examples name: a token, a CA, a client's certificate and key.
+/// The files that examples name: a token, a JSON object, a CA, a client's certificate and key.
 struct Secrets {
     directory: tempfile::TempDir,
 }
@@ -82,6 +83,7 @@ impl Secrets {
             rcgen::generate_simple_self_signed(["edge.example.com".to_owned()]).unwrap();
         for (name, text) in [
             ("edge.token", "token".to_owned()),
+            ("edge.json", "{ \"token\": \"token\" }\n".to_owned()),
             ("ca.pem", cert.pem()),
             ("client.pem", cert.pem()),
             ("client.key", signing_key.serialize_pem()),

@@ -3,8 +3,8 @@
 //!
 //! Sections of MQTT 3.1.1 and of 5.0: 3.1 "CONNECT", 3.1.2.10 "Keep Alive", 3.2 "CONNACK", 3.9
 //! "SUBACK", 3.12 "PINGREQ", 3.14 "DISCONNECT". The keep alive that we announce is twice the
-//! interval: a server may drop us after one and a half times as long, that is, after two beats that
-//! it missed. `MQTT.js` beats in the same way, each 30 s at its keep alive of 60 s. A keep alive
+//! interval, or the `pong_timeout` if that is longer, in which nothing else is sent: a server may
+//! drop us after one and a half times as long, that is, after two beats that it missed. `MQTT.js` beats in the same way, each 30 s at its keep alive of 60 s. A keep alive
 //! that an MQTT 5 server sets instead is obeyed whatever the target wishes (3.2.2.3.14). Messages
 //! that come in are no life: a PINGREQ is answered all the same.
 
@@ -190,8 +190,9 @@ impl Speak for Mqtt {
         let Some(login) = self.login.take() else {
             return Vec::new();
         };
-        let interval = wishes.asking(INTERVAL, TIMEOUT).interval;
-        let seconds = interval.saturating_mul(2).as_secs_f64().ceil();
+        let policy = wishes.asking(INTERVAL, TIMEOUT);
+        let longest = policy.interval.saturating_mul(2).max(policy.pong_timeout);
+        let seconds = longest.as_secs_f64().ceil();
         // Zero would switch it off; `as` saturates.
         let seconds = (seconds as u16).max(1);
         self.keep_alive = Duration::from_secs(seconds.into());

@@ -71,6 +71,11 @@ impl Default for Parser {
 }
 
 impl Parser {
+    /// The most bytes of a line, and of an event.
+    pub(crate) fn limits(&self) -> (usize, usize) {
+        (self.max_line, self.max_event)
+    }
+
     /// One that takes lines of at most `max_line` bytes, without their ends, and events whose
     /// type and data take at most `max_event` bytes: as decoded, with an LF behind each line.
     pub(crate) fn new(max_line: usize, max_event: usize) -> Self {

@@ -25,7 +25,7 @@ use crate::proto::heartbeat::Wishes;
 use crate::proto::reconnect::Advice;
 
 /// How often each side beats where the target does not say: what RabbitMQ and `stompjs` propose.
-const INTERVAL: Duration = Duration::from_secs(10);
+pub(crate) const INTERVAL: Duration = Duration::from_secs(10);
 
 /// No peer is taken at its word for longer between two beats.
 const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);

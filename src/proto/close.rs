@@ -333,7 +333,7 @@ impl Ending {
                 verdict(cause, Peer, Backoff, message.to_owned(), None)
             }
             Self::Dialect(Refusal { words, advice }) => {
-                let message = format!("the peer's protocol says no more ({words})");
+                let message = format!("the peer ended it in its protocol's words ({words})");
                 let close = CloseFrame::new(1000, "");
                 verdict(Cause::Dialect, Peer, *advice, message, Some(close))
             }

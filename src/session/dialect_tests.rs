@@ -15,6 +15,7 @@ use crate::dialect::graphql_transport_ws::GraphqlTransportWs;
 use crate::dialect::message::Templates;
 use crate::dialect::pattern::Pattern;
 use crate::dialect::signalr::SignalR;
+use crate::dialect::stomp::{self, Stomp};
 use crate::proto::close::{Cause, Initiator};
 use crate::proto::heartbeat::PingMode;
 use crate::transport::io::Io;
@@ -478,4 +479,31 @@ async fn what_came_in_early_is_told_first_and_on_open_is_sent() {
             Event::MessageSent { bytes: 5 },
         ]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_as_good_as_a_beat_puts_off_silence_and_counts_as_none() {
+    let login = stomp::Login {
+        vhost: "/".into(),
+        login: None,
+        passcode: None,
+        topics: Vec::new(),
+    };
+    let stomp = hello_done(
+        Dialect::Stomp(Stomp::new(login)),
+        "CONNECTED\nversion:1.2\nheart-beat:10000,0\n\n\0",
+    );
+    let (held, mut peer) = speaking(stomp, policy()).await;
+    // Silent for less than 20 s each time.
+    for text in ["\n", "MESSAGE\n\nhello\0", "MESSAGE\n\n", "world\0"] {
+        tokio::time::sleep(secs(15)).await;
+        peer.send(WsMessage::text(text)).await.unwrap();
+    }
+    let (end, events, _) = held.finished().await;
+    assert_eq!((end.cause, end.age), (Cause::Silence, secs(80)));
+    let count = |wanted: Event| events.iter().filter(|(_, event)| *event == wanted).count();
+    assert_eq!(count(Event::HeartbeatReceived), 1);
+    assert_eq!(count(Event::Arrived { gap: secs(15) }), 4);
+    assert_eq!(count(Event::Message(Message::text("hello"))), 1);
+    assert_eq!(count(Event::Message(Message::text("world"))), 1);
 }

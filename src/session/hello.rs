@@ -178,3 +178,6 @@ async fn talk(
     }
     Ok(early)
 }
+
+#[cfg(test)]
+mod tests;

@@ -123,7 +123,9 @@ async fn hold_with_peer(policy: SessionPolicy) -> (Held, WebSocketStream<DuplexS
 
 impl Held {
     pub(super) async fn finished(self) -> (End, Vec<(Duration, Event)>, Duration) {
-        let (_, recorder) = self.finished.await.unwrap();
+        // Of simulated time, mostly: nothing here is held longer.
+        let finished = timeout(secs(600), self.finished).await;
+        let (_, recorder) = finished.expect("it ends").unwrap();
         let gone = self.start.elapsed();
         let end = recorder.events.iter().find_map(|(_, event)| match event {
             Event::Ended(end) => Some((**end).clone()),

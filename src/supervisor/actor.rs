@@ -131,7 +131,10 @@ impl<H: Hold> Supervisor<H> {
     /// Makes what runs what is wanted; names in `desired` are unique. Returns at once: connections
     /// are closed and dialled by their own tasks.
     pub(crate) fn apply(&mut self, desired: &[Arc<Target>]) -> Changes {
-        let over_tls = |target: &&Arc<Target>| target.identity.url.starts_with("wss:");
+        let over_tls = |target: &&Arc<Target>| {
+            let url = &target.identity.url;
+            url.starts_with("wss:") || url.starts_with("https:")
+        };
         let over_tls = desired.iter().filter(over_tls).count();
         tls::expect_targets(over_tls);
         if over_tls > 0 {

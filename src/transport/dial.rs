@@ -15,7 +15,7 @@ use super::link::Link;
 use super::proxy::{self, Destination, Proxy};
 use super::request;
 use super::resolver;
-use super::sse::Resume;
+use super::sse::{Limits, Resume};
 use super::subscribe::{self, StreamRequest};
 use super::tcp;
 use super::tls::{self, Prepared, TlsWatch};
@@ -633,6 +633,10 @@ impl Dial<'_> {
                         path: &self.place.path,
                         host,
                         headers,
+                        limits: Limits {
+                            line: self.target.policy.max_line,
+                            event: self.target.policy.max_event,
+                        },
                         resume: self.resume,
                         follows,
                         secrets: &secrets,

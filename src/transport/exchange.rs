@@ -106,8 +106,6 @@ pub(super) struct Answered {
     pub(super) response: Response<Incoming>,
     /// `None` once it has ended.
     connection: Option<Pin<Box<Connection>>>,
-    /// How it ended, if it broke.
-    broken: Option<hyper::Error>,
 }
 
 /// Sends `request` on `io` and waits for the head of the answer. The caller bounds the time.
@@ -128,21 +126,20 @@ where
         .map_err(|error| format!("the request could not be sent: {error}"))?;
     let mut connection: Pin<Box<Connection>> = Box::pin(connection.with_upgrades());
     let mut response = std::pin::pin!(sender.send_request(request));
-    let mut ended = None;
+    let mut driven = false;
     // The connection may finish, its upgrade done or its stream broken, before the response is
     // looked at; the response tells which.
     let response = tokio::select! {
         biased;
         response = &mut response => response,
-        how = &mut connection => {
-            ended = Some(how.err());
+        _ = &mut connection => {
+            driven = true;
             response.await
         }
     };
     Ok(Answered {
         response: response.map_err(|error| broken_answer(&error, &seen))?,
-        connection: ended.is_none().then_some(connection),
-        broken: ended.flatten(),
+        connection: (!driven).then_some(connection),
     })
 }
 
@@ -164,11 +161,9 @@ impl Answered {
         }
     }
 
-    /// The body, what drives it, and how that ended if it broke by now.
-    pub(super) fn into_body(
-        self,
-    ) -> (Incoming, Option<Pin<Box<Connection>>>, Option<hyper::Error>) {
-        (self.response.into_body(), self.connection, self.broken)
+    /// The body, and what drives it until it has ended.
+    pub(super) fn into_body(self) -> (Incoming, Option<Pin<Box<Connection>>>) {
+        (self.response.into_body(), self.connection)
     }
 
     /// The stream, if it was an [`Io`], after a 101 or a 2xx to CONNECT, and what came along with the answer.

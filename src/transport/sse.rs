@@ -20,7 +20,7 @@ use super::io::Io;
 use super::link::Incoming;
 use super::tcp_info::tcp_info;
 use super::ws::io_ending;
-use crate::dialect::sse::{Item, MAX_EVENT, MAX_LINE, Parser, TooBig};
+use crate::dialect::sse::{Item, Parser, TooBig};
 use crate::proto::close::{Cut, Ending};
 use crate::proto::event::{Message, TcpInfo};
 
@@ -37,6 +37,15 @@ pub(crate) struct Resume {
     pub(crate) last_event_id: Box<str>,
     /// What the server's last `retry` said.
     pub(crate) retry: Option<Duration>,
+}
+
+/// How much of a stream is held at once, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Limits {
+    /// Of a line, without its end.
+    pub(super) line: usize,
+    /// Of an event's type and data.
+    pub(super) event: usize,
 }
 
 /// A stream that somebody else owns, and whose socket can still be asked about.
@@ -91,8 +100,6 @@ pub(crate) struct SseLink {
     body: hyper::body::Incoming,
     /// `None` once it has ended.
     connection: Option<Pin<Box<Connection>>>,
-    /// How it ended, if it broke.
-    broken: Option<hyper::Error>,
     /// Whether the response tells where it ends, by its length or by a last chunk.
     has_end: bool,
     parser: Parser,
@@ -111,19 +118,23 @@ impl fmt::Debug for SseLink {
 
 impl SseLink {
     /// The stream that `answered` begins, on `io`, taken up at `resume`.
-    pub(super) fn new(io: Shared, answered: Answered, resume: Option<&Resume>) -> Self {
+    pub(super) fn new(
+        io: Shared,
+        answered: Answered,
+        limits: Limits,
+        resume: Option<&Resume>,
+    ) -> Self {
         let headers = answered.response.headers();
         let has_end =
             headers.contains_key(CONTENT_LENGTH) || headers.contains_key(TRANSFER_ENCODING);
-        let (body, connection, broken) = answered.into_body();
+        let (body, connection) = answered.into_body();
         let last_event_id = resume.map_or("", |resume| &resume.last_event_id);
         Self {
             io,
             body,
             connection,
-            broken,
             has_end,
-            parser: Parser::default().resuming(last_event_id),
+            parser: Parser::new(limits.line, limits.event).resuming(last_event_id),
             rest: Bytes::new(),
             read: VecDeque::new(),
             retry: resume.and_then(|resume| resume.retry),
@@ -186,18 +197,17 @@ impl SseLink {
             Item::Comment => read.push_back(Incoming::Comment),
             Item::Retry(milliseconds) => *retry = Some(Duration::from_millis(milliseconds)),
         });
+        let (max_line, max_event) = self.parser.limits();
         match fed {
             Ok(()) => {
                 self.rest.advance(piece.len());
                 Ok(())
             }
-            // What was whole before it is told first.
-            Err(_) if !self.read.is_empty() => Ok(()),
             Err(TooBig::Line) => Err(Ending::TooBig(format!(
-                "a line of the event stream has more than {MAX_LINE} bytes (max_line)"
+                "a line of the event stream has more than {max_line} bytes (max_line)"
             ))),
             Err(TooBig::Event) => Err(Ending::TooBig(format!(
-                "an event has more than {MAX_EVENT} bytes (max_event)"
+                "an event has more than {max_event} bytes (max_event)"
             ))),
         }
     }
@@ -215,12 +225,7 @@ impl SseLink {
                     Ok(bytes) => return Poll::Ready(Some(Ok(bytes))),
                     Err(_trailers) => continue,
                 },
-                Some(Err(error)) => {
-                    // A body is not always told why; the connection is.
-                    self.drive(cx);
-                    let ending = self.ending(&error);
-                    return Poll::Ready(Some(Err(ending)));
-                }
+                Some(Err(error)) => return Poll::Ready(Some(Err(ending(&error)))),
                 None => return Poll::Ready(None),
             }
         }
@@ -231,33 +236,32 @@ impl SseLink {
         let Some(connection) = &mut self.connection else {
             return false;
         };
-        if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
+        if connection.as_mut().poll(cx).is_ready() {
+            // How it ended is the body's to tell.
             self.connection = None;
-            self.broken = ended.err();
         }
         true
     }
+}
 
-    /// What the error that ended the body says about how the connection ended.
-    fn ending(&self, error: &hyper::Error) -> Ending {
-        let cause = cause(error).or_else(|| self.broken.as_ref().and_then(cause));
-        let Some(cause) = cause else {
-            return Ending::StreamCut(Cut::Fin);
-        };
-        match cause.kind() {
-            // hyper's words for chunks that are none; errors of TLS are of this kind, too.
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if !is_tls(cause) => {
-                Ending::Protocol {
-                    code: 1002,
-                    error: format!("chunked encoding: {}", cause.to_string().to_lowercase()),
-                }
+/// What the error that ended the body says about how the connection ended.
+fn ending(error: &hyper::Error) -> Ending {
+    let Some(cause) = cause(error) else {
+        return Ending::StreamCut(Cut::Fin);
+    };
+    match cause.kind() {
+        // hyper's words for chunks that are none; errors of TLS are of this kind, too.
+        io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData if !is_tls(cause) => {
+            Ending::Protocol {
+                code: 1002,
+                error: format!("chunked encoding: {}", cause.to_string().to_lowercase()),
             }
-            _ => match io_ending(cause) {
-                Ending::Fin => Ending::StreamCut(Cut::Fin),
-                Ending::Reset => Ending::StreamCut(Cut::Reset),
-                ending => ending,
-            },
         }
+        _ => match io_ending(cause) {
+            Ending::Fin => Ending::StreamCut(Cut::Fin),
+            Ending::Reset => Ending::StreamCut(Cut::Reset),
+            ending => ending,
+        },
     }
 }
 

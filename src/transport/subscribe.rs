@@ -11,7 +11,7 @@ use http_body_util::Empty;
 use super::answer::{Refusal, Wanted, refused, said, shown, telling};
 use super::exchange::{self, Received};
 use super::io::Io;
-use super::sse::{Resume, Shared, SseLink};
+use super::sse::{Limits, Resume, Shared, SseLink};
 use super::trace::Trace;
 use crate::config::mask;
 
@@ -25,6 +25,7 @@ pub(super) struct StreamRequest<'a> {
     /// Host, with the port where it is not the scheme's own.
     pub(super) host: &'a str,
     pub(super) headers: HeaderMap,
+    pub(super) limits: Limits,
     /// Where an earlier stream ended.
     pub(super) resume: Option<&'a Resume>,
     /// Whether a redirect will be followed.
@@ -47,7 +48,8 @@ pub(super) async fn subscribe(
     received: Arc<Received>,
     trace: &mut Trace,
 ) -> Result<Subscribed, Refusal> {
-    let (resume, follows, secrets) = (request.resume, request.follows, request.secrets);
+    let (limits, resume) = (request.limits, request.resume);
+    let (follows, secrets) = (request.follows, request.secrets);
     let http_request = build(request)?;
     trace.asking(&http_request);
     let io = Shared::new(io);
@@ -66,7 +68,7 @@ pub(super) async fn subscribe(
         return Err(Refusal::unfit(StatusCode::OK, message));
     }
     let headers = telling(headers, secrets);
-    let link = Box::new(SseLink::new(io, answered, resume));
+    let link = Box::new(SseLink::new(io, answered, limits, resume));
     Ok(Subscribed { link, headers })
 }
 
@@ -156,6 +158,7 @@ mod tests {
             path: "/events?room=7",
             host: "example.com",
             headers,
+            limits: Limits { line: 9, event: 9 },
             resume,
             follows: false,
             secrets: &[],

@@ -18,6 +18,7 @@ mod reload_files;
 mod reload_thousand;
 mod secrets;
 mod shutdown;
+mod sse;
 mod stall;
 mod support_works;
 mod tls;

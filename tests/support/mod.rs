@@ -19,6 +19,7 @@ mod process;
 mod proxies;
 mod scrape;
 mod speakers;
+mod stream_peer;
 mod tls_front;
 
 pub(crate) use config::ConfigDir;
@@ -36,4 +37,5 @@ pub(crate) use process::{Line, Process, Signal, exit_code};
 pub(crate) use proxies::{Proxy, Squid};
 pub(crate) use scrape::Scrape;
 pub(crate) use speakers::{PASSWORD, Speaker};
+pub(crate) use stream_peer::{StreamPeer, Tale};
 pub(crate) use tls_front::{Seen, Terms, TlsFront, TlsVersion};

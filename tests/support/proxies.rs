@@ -99,6 +99,26 @@ impl Proxy {
 
     /// Terminates TLS before `backend`.
     pub(crate) fn nginx(backend: u16, pair: &Pair) -> Self {
+        let upgrading = "proxy_http_version 1.1;\nproxy_set_header Upgrade $http_upgrade;\n\
+                         proxy_set_header Connection upgrade;\n";
+        Self::nginx_with(backend, pair, upgrading)
+    }
+
+    /// The same before a server of event streams: with buffers as nginx has them unless it is told
+    /// otherwise, or without.
+    pub(crate) fn nginx_for_streams(backend: u16, pair: &Pair, buffers: bool) -> Self {
+        let directives = match buffers {
+            // What nginx asks in HTTP/1.0 has no chunks, and waits until a buffer is full.
+            true => "proxy_http_version 1.0;\nproxy_buffer_size 4k;\nproxy_buffers 8 4k;\n",
+            false => {
+                "proxy_http_version 1.1;\nproxy_set_header Connection \"\";\n\
+                 proxy_buffering off;\n"
+            }
+        };
+        Self::nginx_with(backend, pair, directives)
+    }
+
+    fn nginx_with(backend: u16, pair: &Pair, directives: &str) -> Self {
         Self::start(nginx, |dir, port, plain| {
             write(
                 &dir.join("nginx.conf"),
@@ -109,10 +129,9 @@ impl Proxy {
                      proxy_temp_path {dir}/proxy;\nfastcgi_temp_path {dir}/fastcgi;\n\
                      uwsgi_temp_path {dir}/uwsgi;\nscgi_temp_path {dir}/scgi;\n\
                      server {{\nlisten 127.0.0.1:{plain};\nlisten 127.0.0.1:{port} ssl;\n\
-                     ssl_certificate {cert};\nssl_certificate_key {key};\n\
-                     location / {{\nproxy_pass http://127.0.0.1:{backend};\nproxy_http_version 1.1;\n\
-                     proxy_set_header Upgrade $http_upgrade;\nproxy_set_header Connection upgrade;\n\
-                     }} }} }}\n",
+                     ssl_certificate {cert};\nssl_certificate_key {key};\nssl_buffer_size 4k;\n\
+                     location / {{\nproxy_pass http://127.0.0.1:{backend};\n\
+                     {directives}}} }} }}\n",
                     dir = dir.display(),
                     cert = pair.cert.display(),
                     key = pair.key.display()

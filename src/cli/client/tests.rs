@@ -1,6 +1,7 @@
 use clap::Parser;
 
 use super::*;
+use crate::config::heartbeat::Kind;
 use crate::config::{Heartbeat, SecretSource};
 
 #[derive(Debug, Parser)]
@@ -106,6 +107,53 @@ fn every_connection_option_of_the_file_is_a_flag() {
 }
 
 #[test]
+fn a_heartbeat_is_a_kind_or_a_table() {
+    let (of_kind, warnings) = target(&[
+        "--url=wss://example.com/cable",
+        "--heartbeat=actioncable",
+        "--max-silence=9s",
+        "--hello-timeout=1s",
+        "--staleness=1m",
+    ])
+    .unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(of_kind.connection.heartbeat.kind(), Kind::ActionCable);
+    let (policy, secs) = (&of_kind.policy, Duration::from_secs);
+    assert_eq!(policy.wishes.max_silence, Some(secs(9)));
+    assert_eq!(policy.timeouts.hello, secs(1));
+    assert_eq!(policy.staleness, Some(secs(60)));
+
+    let table = "{ kind = \"message\", send = '{\"n\":${seq}}', expect = \"${seq}\" }";
+    let (of_table, _) = target(&["--heartbeat", table, "-i=3s"]).unwrap();
+    let Heartbeat::Message { send, .. } = &of_table.connection.heartbeat else {
+        panic!("{of_table:?}");
+    };
+    let literal = SecretSource::Literal(Secret::new("{\"n\":${seq}}".into()));
+    assert_eq!(*send, literal);
+    assert_eq!(of_table.policy.wishes.interval, Some(secs(3)));
+    assert_eq!(of_table.policy.wishes.max_retries, None);
+}
+
+#[test]
+fn a_url_of_http_is_an_event_stream() {
+    let stream = ["--url=https://example.com/events", "--max-line=2KiB"];
+    let (held, warnings) = target(&stream).unwrap();
+    assert!(warnings.is_empty(), "{warnings:?}");
+    assert_eq!(held.connection.heartbeat, Heartbeat::Sse);
+    assert_eq!(held.policy.max_line, 2 << 10);
+    assert_eq!(held.policy.max_event, 4 << 20);
+    let (_, warnings) =
+        target(&[&stream[..], &["-i=5s", "--max-message-size=5"]].concat()).unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "target example.com: ping_interval has no effect: the heartbeat `sse` sends no beats of ours",
+            "target example.com: max_message_size has no effect: an event stream has max_line and max_event instead",
+        ]
+    );
+}
+
+#[test]
 fn a_wrong_flag_is_named_and_no_secret_is_shown() {
     let table: &[(&[&str], &str)] = &[
         (
@@ -194,8 +242,33 @@ fn a_wrong_flag_is_named_and_no_secret_is_shown() {
         ),
         (&["-p", "0"], "--port <PORT>': 0 is not in 1..=65535"),
         (
-            &["--url", "https://u:hunter2@example.com"],
-            "--url: https:// is not in this version yet",
+            &["--url", "ftp://u:hunter2@example.com"],
+            "--url: has the scheme `ftp`",
+        ),
+        (
+            &["--heartbeat", "pong"],
+            "--heartbeat kind: expected one of ping, message",
+        ),
+        (
+            &["--heartbeat", "{ kind = \"message\", send = \"hunter2\" }"],
+            "--heartbeat: the kind `message` needs `expect`",
+        ),
+        (
+            &["--heartbeat", "{ kind = hunter2 }"],
+            "--heartbeat: not TOML: ",
+        ),
+        (
+            &["--heartbeat={ kind = \"phoenix\", payload = \"hunter2\" }"],
+            "--heartbeat payload: is not JSON (line 1, column 1)",
+        ),
+        (&["--heartbeat", "none", "--no-ping"], "cannot be used with"),
+        (
+            &["--max-silence", "5s"],
+            "--max-silence: the heartbeat `ping` has no beats that the server begins",
+        ),
+        (
+            &["--url", "http://example.com", "--on-open", "hunter2"],
+            "--on-open: an event stream (http, https) sends nothing",
         ),
     ];
     for (arguments, expected) in table {

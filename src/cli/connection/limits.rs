@@ -35,9 +35,9 @@ pub(super) struct LimitArgs {
     /// How long the peer's Close reply is waited for
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = judge::wait)]
     close_timeout: Duration,
-    /// Larger messages end the connection with Close 1009
-    #[arg(long, value_name = "SIZE", default_value = "16MiB", value_parser = judge::size)]
-    max_message_size: usize,
+    /// Larger messages end the connection with Close 1009 [default: 16MiB]
+    #[arg(long, value_name = "SIZE", value_parser = judge::size)]
+    max_message_size: Option<usize>,
 }
 
 impl LimitArgs {
@@ -65,7 +65,8 @@ impl LimitArgs {
                 target.set_duration(flag, &[key], duration);
             }
         }
-        let size = self.max_message_size;
-        target.set("--max-message-size", &["max_message_size"], size);
+        if let Some(size) = self.max_message_size {
+            target.set("--max-message-size", &["max_message_size"], size);
+        }
     }
 }

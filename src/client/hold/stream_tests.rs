@@ -9,7 +9,7 @@ use tokio::time::timeout;
 
 use super::tests::{PATIENCE, held, steady_backoff, target};
 use super::*;
-use crate::config::{ConnectionOptions, Policy};
+use crate::config::{ConnectionOptions, Policy, Secret};
 use crate::proto::close::Cause;
 use crate::proto::event::Phase;
 use crate::proto::heartbeat::Wishes;
@@ -48,6 +48,7 @@ async fn peer(answers: &[&str]) -> (SocketAddr, mpsc::UnboundedReceiver<String>)
 
 fn events(address: SocketAddr, policy: Policy) -> Arc<Target> {
     let mut target = Arc::unwrap_or_clone(target(address, policy));
+    target.url = Secret::new(format!("http://{address}/events").into());
     target.connection = Arc::new(ConnectionOptions {
         heartbeat: Heartbeat::Sse,
         ..ConnectionOptions::default()
@@ -115,15 +116,22 @@ async fn a_server_s_retry_takes_the_place_of_initial_and_goes_on_growing() {
 
 #[tokio::test]
 async fn another_url_knows_nothing_of_the_stream_before() {
-    let (old, _heads) = peer(&[&format!("{GOOD}id: 7\nretry: 400\ndata: a\n\n{{hold}}")]).await;
-    let (new, mut heads) = peer(&["HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"]).await;
-    let mut held = held(events(old, quick()));
-    held.next(|event| matches!(event, Event::Message(_)).then_some(()))
-        .await;
-    held.desired.set(events(new, quick()));
-    assert_eq!(held.ended().await, Cause::Replaced);
-    assert_eq!(id_in(&heard(&mut heads).await), None);
-    assert_eq!(held.wait().await, Duration::from_millis(100));
+    for stands in [true, false] {
+        let hold = if stands { "{hold}" } else { "" };
+        let answer = format!("{GOOD}id: 7\nretry: 400\ndata: a\n\n{hold}");
+        let (old, _heads) = peer(&[&answer]).await;
+        let (new, mut heads) = peer(&["HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"]).await;
+        let mut held = held(events(old, quick()));
+        if stands {
+            held.next(|event| matches!(event, Event::Message(_)).then_some(()))
+                .await;
+        } else {
+            assert_eq!(held.wait().await, Duration::from_millis(400));
+        }
+        held.desired.set(events(new, quick()));
+        assert_eq!(id_in(&heard(&mut heads).await), None);
+        assert_eq!(held.wait().await, Duration::from_millis(100));
+    }
 }
 
 #[tokio::test]

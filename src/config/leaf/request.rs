@@ -24,20 +24,39 @@ pub(crate) struct WsUrl {
     pub(crate) host: Box<str>,
     pub(crate) place: Place,
 }
-schema!(WsUrl, { "type": "string", "pattern": "^([wW][sS][sS]?://|[uU][nN][iI][xX]:/)[^#]+$" });
+schema!(WsUrl, { "type": "string", "pattern": "^(([wW][sS]|[hH][tT][tT][pP])[sS]?://|[uU][nN][iI][xX]:/)[^#]+$" });
 
 impl WsUrl {
     /// Judges a URL. The message shows nothing of it but its scheme.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let split = Split::parse(text)?;
-        let place = Place::parse(text)?;
-        Ok(Self {
+        let place = Place::of(&split)?;
+        Ok(Self::of(&split, place))
+    }
+
+    /// The same with what a protocol's client adds to it; its name stays.
+    pub(in crate::config) fn completed(&self, path: &str, parameters: &[(&str, &str)]) -> Self {
+        let completed = Split::parse(self.url.expose()).and_then(|mut split| {
+            split.complete(path, parameters);
+            let place = Place::of(&split)?;
+            Ok(Self::of(&split, place))
+        });
+        // It was read before; a longer query makes no URL of it that cannot be.
+        let completed = completed.unwrap_or_else(|_| self.clone());
+        Self {
+            name: self.name.clone(),
+            ..completed
+        }
+    }
+
+    fn of(split: &Split, place: Place) -> Self {
+        Self {
             url: Secret::new(split.whole().into()),
             shown: place.to_string().into(),
             name: split.name().into(),
             host: place.host.as_str().into(),
             place,
-        })
+        }
     }
 }
 

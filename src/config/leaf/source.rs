@@ -8,6 +8,7 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::schema;
 use crate::config::read::{Read, Reader};
 use crate::config::{Secret, SecretSource};
+use crate::dialect::pattern::check_template;
 
 /// Where a value is kept, and the layer that says so: a file's relative path counts from there.
 #[derive(Debug, Clone, PartialEq)]
@@ -24,11 +25,19 @@ pub(in crate::config) enum Use {
     Password,
     /// A bearer token.
     Token,
+    /// A message with templates in it.
+    Template,
+    /// A JSON object.
+    Object,
+    /// A JSON object or array.
+    Params,
+    /// A password that no header carries.
+    Passcode,
 }
 
 impl Use {
     /// What is wrong with `value`; it is not shown.
-    pub(in crate::config) fn judge(self, value: &[u8]) -> Result<(), &'static str> {
+    pub(in crate::config) fn judge(self, value: &[u8]) -> Result<(), Cow<'static, str>> {
         let (good, wrong) = match self {
             Self::Header => (
                 http::HeaderValue::from_bytes(value).is_ok(),
@@ -47,8 +56,39 @@ impl Use {
                 !value.is_empty() && value.iter().all(u8::is_ascii_graphic),
                 "is no bearer token: letters, digits and -._~+/= (RFC 6750 section 2.1)",
             ),
+            Self::Template => return judge_template(value),
+            Self::Object => return judge_json(value, false),
+            Self::Params => return judge_json(value, true),
+            Self::Passcode => (
+                std::str::from_utf8(value).is_ok_and(|text| !text.contains(char::is_control))
+                    && u16::try_from(value.len()).is_ok(),
+                "is no password that the protocol can carry: UTF-8, no control characters, at \
+                 most 65535 bytes",
+            ),
         };
-        if good { Ok(()) } else { Err(wrong) }
+        if good { Ok(()) } else { Err(wrong.into()) }
+    }
+}
+
+fn judge_template(value: &[u8]) -> Result<(), Cow<'static, str>> {
+    match std::str::from_utf8(value) {
+        Ok("") => Err("must not be empty".into()),
+        Ok(text) => check_template(text).map_err(|wrong| format!("is no template: {wrong}").into()),
+        Err(_) => Err("is not UTF-8".into()),
+    }
+}
+
+fn judge_json(value: &[u8], arrays: bool) -> Result<(), Cow<'static, str>> {
+    use serde_json::Value;
+    match (serde_json::from_slice(value), arrays) {
+        (Ok(Value::Object(_)), _) | (Ok(Value::Array(_)), true) => Ok(()),
+        (Ok(_), true) => Err("is neither a JSON object nor a JSON array".into()),
+        (Ok(_), false) => Err("is no JSON object: '{\"key\":\"value\"}'".into()),
+        // serde_json's own words may quote what is secret.
+        (Err(error), _) => {
+            let (line, column) = (error.line(), error.column());
+            Err(format!("is not JSON (line {line}, column {column})").into())
+        }
     }
 }
 
@@ -62,10 +102,11 @@ fn read_source(
     value: &Value,
     reader: &mut Reader<'_>,
     wanted: &str,
+    text_may_be_table: bool,
     literal: impl FnOnce(&str) -> Result<SecretSource, String>,
 ) -> Option<Sourced> {
     // A value may be JSON: only what the environment and flags give can be a table as text.
-    let inline = reader.judged_text(value);
+    let inline = reader.judged_text(value).filter(|_| text_may_be_table);
     let inline = inline.is_some_and(|text| text.starts_with('{'));
     if let Some(text) = value.as_str().filter(|_| !inline) {
         let tag = value.tag();
@@ -110,12 +151,26 @@ fn read_secret(
     reader: &mut Reader<'_>,
     judge: impl FnOnce(&str) -> Result<(), String>,
 ) -> Option<Sourced> {
-    const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
-    read_source(value, reader, WANTED, |text| {
+    read_source(value, reader, WANTED, true, |text| {
         judge(text)?;
         Ok(SecretSource::Literal(Secret::new(text.into())))
     })
 }
+
+/// The same for what is often JSON, also where it is text: what reads as TOML is a table before it
+/// comes here.
+pub(super) fn read_message(
+    value: &Value,
+    reader: &mut Reader<'_>,
+    purpose: Use,
+) -> Option<Sourced> {
+    read_source(value, reader, WANTED, false, |text| {
+        purpose.judge(text.as_bytes())?;
+        Ok(SecretSource::Literal(Secret::new(text.into())))
+    })
+}
+
+const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
 
 /// A string, or a table that says where it is kept.
 macro_rules! sourced {
@@ -141,6 +196,8 @@ macro_rules! sourced {
         });
     };
 }
+
+pub(super) use sourced;
 
 sourced! {
     /// The value of a header.
@@ -218,6 +275,6 @@ impl Read for Pem {
             }
             text => Ok(SecretSource::File(text.into())),
         };
-        read_source(value, reader, WANTED, path).map(Self)
+        read_source(value, reader, WANTED, true, path).map(Self)
     }
 }

@@ -9,13 +9,14 @@ use figment::value::{Dict, Value};
 
 use super::{Judgement, Resolver, share};
 use crate::config::chain::{Chain, Level, Picked, pick};
+use crate::config::heartbeat::Kind;
 use crate::config::layer::Step;
 use crate::config::leaf::{AuthChoice, Pem, ProxySetting, Sourced, Use, WsUrl};
 use crate::config::raw;
 use crate::config::read::Field;
 use crate::config::{
-    AddressOptions, Auth, Bind, ConnectionOptions, Heartbeat, IpFamily, Keepalive, ProxyChoice,
-    ProxyServer, ResolveTo, SecretSource, TlsOptions,
+    AddressOptions, Auth, Bind, ConnectionOptions, IpFamily, Keepalive, ProxyChoice, ProxyServer,
+    ResolveTo, SecretSource, TlsOptions,
 };
 
 /// A table of a target that holds TLS settings.
@@ -33,15 +34,13 @@ impl Resolver<'_, '_> {
         let proxy = self.proxy(chain, url, &address);
         let tls = self.tls(chain, "tls", |target| &target.tls);
         let proxy_tls = self.proxy_tls(chain, &tls);
-        let subprotocols = pick!(chain, subprotocols);
-        let subprotocols = subprotocols.get().map_or_else(Vec::new, |s| s.0.clone());
-        let require_subprotocol = match pick!(chain, require_subprotocol) {
-            Picked::Set(level, true) if subprotocols.is_empty() => {
-                let message = "needs `subprotocols`: there is none to choose";
-                self.mistake_at(level, &["require_subprotocol".into()], message);
-                true
+        let heartbeat = self.heartbeat(chain, url);
+        let (subprotocols, require_subprotocol) = match url.place.streams {
+            true => {
+                self.silent(chain);
+                (Vec::new(), false)
             }
-            picked => picked.get().copied().unwrap_or(false),
+            false => self.subprotocols(chain, heartbeat.kind()),
         };
         let text = |picked: Option<&crate::config::leaf::HeaderText>| picked.map(|t| t.0.clone());
         ConnectionOptions {
@@ -58,9 +57,50 @@ impl Resolver<'_, '_> {
             tls,
             proxy,
             proxy_tls,
-            heartbeat: pick!(chain, heartbeat.kind)
-                .get()
-                .map_or(Heartbeat::default(), |name| name.0.clone()),
+            heartbeat,
+        }
+    }
+
+    /// What is offered, and whether one of it must be chosen.
+    fn subprotocols(&mut self, chain: &Chain<'_>, kind: Kind) -> (Vec<Box<str>>, bool) {
+        let offered = pick!(chain, subprotocols);
+        let mut offered = offered.get().map_or_else(Vec::new, |s| s.0.clone());
+        if offered.is_empty() {
+            offered.extend(kind.subprotocols().iter().map(|name| Box::from(*name)));
+        }
+        let required = match pick!(chain, require_subprotocol) {
+            Picked::Set(level, true) if offered.is_empty() => {
+                let message = "needs `subprotocols`: there is none to choose";
+                self.mistake_at(level, &["require_subprotocol".into()], message);
+                true
+            }
+            picked => picked.get().copied().unwrap_or(false),
+        };
+        (offered, required)
+    }
+
+    /// Reports what an event stream cannot send. `[defaults]` speak of other targets, too.
+    fn silent(&mut self, chain: &Chain<'_>) {
+        const SENDS_NOTHING: &str = "an event stream (http, https) sends nothing; remove this, or \
+                                     write ws:// or wss:// in the url";
+        const CHOOSES_NOTHING: &str = "subprotocols are a WebSocket's, and the url is an event \
+                                       stream; remove this, or write ws:// or wss:// there";
+        if let Picked::Set(level, messages) = pick!(chain, on_open)
+            && !messages.is_empty()
+            && !chain.is_default(level)
+        {
+            self.mistake_at(level, &["on_open".into()], SENDS_NOTHING);
+        }
+        if let Picked::Set(level, offered) = pick!(chain, subprotocols)
+            && !offered.0.is_empty()
+            && !chain.is_default(level)
+        {
+            self.mistake_at(level, &["subprotocols".into()], CHOOSES_NOTHING);
+        }
+        if let Picked::Set(level, true) = pick!(chain, require_subprotocol)
+            && !chain.is_default(level)
+        {
+            self.mistake_at(level, &["require_subprotocol".into()], CHOOSES_NOTHING);
         }
     }
 
@@ -349,7 +389,7 @@ impl Resolver<'_, '_> {
     }
 
     /// A source with its path in place, judged.
-    fn source(
+    pub(super) fn source(
         &mut self,
         level: &Level<'_>,
         key: &[Step],

@@ -8,6 +8,7 @@ use figment::value::{Dict, Value};
 use super::Resolver;
 use crate::config::chain::Chain;
 use crate::config::duration::format_duration;
+use crate::config::heartbeat::Kind;
 use crate::config::leaf::WsUrl;
 use crate::config::{ConnectionOptions, Policy, ProxyChoice, ProxyKind};
 use crate::proto::heartbeat::PingMode;
@@ -25,13 +26,64 @@ const PROXY_VARIABLES: [&str; 6] = [
 /// Each said once, of the first target it concerns.
 #[derive(Default)]
 pub(super) struct Warnings {
-    /// Pings that are too rare for the path: interval and idle timeout.
-    too_slow: Vec<((Duration, Duration), Concerned)>,
+    /// Beats that are too rare for the path.
+    too_slow: Vec<(TooSlow, Concerned)>,
+    /// Keys of targets' own that do nothing for their kind.
+    useless: Vec<((&'static str, Kind), Concerned)>,
     unverified: Concerned,
     unverified_proxy: Concerned,
     useless_tls: Concerned,
+    useless_tls_of_stream: Concerned,
     no_variable: Concerned,
 }
+
+#[derive(PartialEq)]
+struct TooSlow {
+    interval: Duration,
+    /// The kind whose own interval it is, if the target sets none.
+    of: Option<Kind>,
+    idle: Duration,
+}
+
+/// Keys that mean something to some kinds of heartbeat only, and why one means nothing to `kind`.
+pub(in crate::config) fn useless(key: &str, kind: Kind) -> Option<String> {
+    let name = kind.as_str();
+    let streams = kind == Kind::Sse;
+    match key {
+        "ping_interval" | "pong_timeout" | "max_retry_limit" if !kind.we_beat() => {
+            Some(format!("the heartbeat `{name}` sends no beats of ours"))
+        }
+        "pong_timeout" | "max_retry_limit" => {
+            (!kind.is_answered()).then(|| format!("the beats of `{name}` are answered by nobody"))
+        }
+        "max_silence" => (!kind.peer_beats())
+            .then(|| format!("the heartbeat `{name}` has no beats that the server begins")),
+        "hello_timeout" => {
+            (!kind.has_hello()).then(|| format!("the heartbeat `{name}` has no hello"))
+        }
+        "max_line" | "max_event" => {
+            (!streams).then(|| "it is for event streams; messages have max_message_size".into())
+        }
+        "max_message_size" => {
+            streams.then(|| "an event stream has max_line and max_event instead".into())
+        }
+        "on_open" | "subprotocols" | "require_subprotocol" => {
+            streams.then(|| "an event stream sends nothing, and chooses nothing".into())
+        }
+        _ => None,
+    }
+}
+
+/// The keys that are warned about; what else means nothing is a mistake.
+const MAY_BE_USELESS: [&str; 7] = [
+    "ping_interval",
+    "pong_timeout",
+    "max_retry_limit",
+    "hello_timeout",
+    "max_line",
+    "max_event",
+    "max_message_size",
+];
 
 /// The first target that a warning concerns, and how many.
 #[derive(Default)]
@@ -59,14 +111,27 @@ impl Concerned {
 
 impl Warnings {
     pub(super) fn lines(&self) -> impl Iterator<Item = String> {
-        let too_slow = self.too_slow.iter().map(|((interval, idle), concerned)| {
-            concerned.say(&format!(
-                "a ping_interval of {} is not below half of the path_idle_timeout of {}: one \
-                 lost ping and the path may cut the connection; ping more often than every {}",
-                format_duration(*interval),
-                format_duration(*idle),
-                format_duration(*idle / 2),
-            ))
+        let too_slow = self.too_slow.iter().map(|(slow, concerned)| {
+            let interval = format_duration(slow.interval);
+            let idle = format_duration(slow.idle);
+            let half = format_duration(slow.idle / 2);
+            concerned.say(&match slow.of {
+                None => format!(
+                    "a ping_interval of {interval} is not below half of the path_idle_timeout of \
+                     {idle}: one lost ping and the path may cut the connection; ping more often \
+                     than every {half}"
+                ),
+                Some(kind) => format!(
+                    "the heartbeat `{}` beats every {interval}, which is not below half of the \
+                     path_idle_timeout of {idle}: one lost beat and the path may cut the \
+                     connection; write a ping_interval below {half}",
+                    kind.as_str()
+                ),
+            })
+        });
+        let useless = self.useless.iter().map(|((key, kind), concerned)| {
+            let why = useless(key, *kind)?;
+            concerned.say(&format!("{key} has no effect: {why}"))
         });
         let others = [
             self.unverified.say(
@@ -79,14 +144,42 @@ impl Warnings {
             ),
             self.useless_tls
                 .say("has `tls`, which does nothing for ws://; is wss:// meant?"),
+            self.useless_tls_of_stream
+                .say("has `tls`, which does nothing for http://; is https:// meant?"),
             self.no_variable.say(
                 "proxy = \"env\", but none of HTTPS_PROXY, HTTP_PROXY and ALL_PROXY is set: no \
                  proxy is used",
             ),
         ];
-        let lines: Vec<String> = too_slow.chain(others).flatten().collect();
+        let lines = too_slow.chain(useless).chain(others);
+        let lines: Vec<String> = lines.flatten().collect();
         lines.into_iter()
     }
+}
+
+/// Those that have this in common.
+fn concerned<T: PartialEq>(all: &mut Vec<(T, Concerned)>, what: T) -> &mut Concerned {
+    let index = all.iter().position(|(there, _)| *there == what);
+    let index = index.unwrap_or_else(|| {
+        all.push((what, Concerned::default()));
+        all.len() - 1
+    });
+    &mut all[index].1
+}
+
+/// From one beat of ours to the next, if there are any, and whose choice that is, if not the
+/// user's.
+fn interval(connection: &ConnectionOptions, policy: &Policy) -> Option<(Duration, Option<Kind>)> {
+    let kind = connection.heartbeat.kind();
+    if !kind.we_beat() {
+        return None;
+    }
+    let Some(timing) = connection.heartbeat.timing(&policy.wishes) else {
+        return Some((policy.heartbeat.interval, None));
+    };
+    let own = timing.heartbeat;
+    let whose = policy.wishes.interval.is_none().then_some(kind);
+    (own.mode != PingMode::Never).then_some((own.interval, whose))
 }
 
 impl Resolver<'_, '_> {
@@ -98,20 +191,19 @@ impl Resolver<'_, '_> {
         connection: &ConnectionOptions,
         policy: &Policy,
     ) {
-        let (interval, idle) = (policy.heartbeat.interval, policy.path_idle_timeout);
-        if let Some(idle) = idle
+        let kind = connection.heartbeat.kind();
+        if let Some(idle) = policy.path_idle_timeout
+            && let Some((interval, of)) = interval(connection, policy)
             && interval >= idle / 2
-            && policy.heartbeat.mode != PingMode::Never
         {
-            let all = &mut self.warnings.too_slow;
-            let same = all.iter_mut().find(|slow| slow.0 == (interval, idle));
-            match same {
-                Some((_, concerned)) => concerned.add(name),
-                None => {
-                    let mut concerned = Concerned::default();
-                    concerned.add(name);
-                    all.push(((interval, idle), concerned));
-                }
+            let slow = TooSlow { interval, of, idle };
+            concerned(&mut self.warnings.too_slow, slow).add(name);
+        }
+        let [single, forced, own, _] = chain.levels;
+        for key in MAY_BE_USELESS {
+            let mut said = [single, own].into_iter().flatten();
+            if said.any(|level| level.dict.contains_key(key)) && useless(key, kind).is_some() {
+                concerned(&mut self.warnings.useless, (key, kind)).add(name);
             }
         }
         // A redirect may lead from ws to wss.
@@ -128,13 +220,15 @@ impl Resolver<'_, '_> {
             self.warnings.unverified_proxy.add(name);
         }
         // `[defaults]` speaks of other targets, too; and a proxy may inherit from `tls`.
-        let [single, forced, own, _] = chain.levels;
         let has_tls = [single, forced, own].into_iter().flatten().any(|level| {
             let table = level.dict.get("tls").and_then(Value::as_dict);
             table.is_some_and(|table: &Dict| !table.is_empty())
         });
         if has_tls && !may_be_secure && !tls_proxy {
-            self.warnings.useless_tls.add(name);
+            match url.place.streams {
+                true => self.warnings.useless_tls_of_stream.add(name),
+                false => self.warnings.useless_tls.add(name),
+            }
         }
         if connection.proxy == ProxyChoice::Environment {
             let set = |variable: &str| (self.variable)(variable).is_some_and(|v| !v.is_empty());

@@ -1,6 +1,7 @@
 //! What is made from the keys' documentation, and the files people copy.
 
 use super::*;
+use crate::config::heartbeat::Kind;
 
 #[test]
 fn the_files_in_config_are_good() {
@@ -21,8 +22,12 @@ fn the_files_in_config_are_good() {
     let all = keys.collect::<Vec<_>>().join("\n");
     let secrets = Secrets::new();
     let all = all.replace("/etc/ws-keepalive", &secrets.path());
-    let loaded = Files::new(&all).load().unwrap();
-    assert_eq!(loaded.config.targets.len(), 1);
+    for kind in Kind::ALL.into_iter().filter(|kind| kind.fits(false)) {
+        let loaded = Files::new(&with_heartbeat(&all, kind)).load();
+        let loaded = loaded.unwrap_or_else(|report| panic!("{}: {report}", kind.as_str()));
+        let heartbeat = &loaded.config.targets[0].connection.heartbeat;
+        assert_eq!(heartbeat.kind(), kind);
+    }
     let value: toml::Value = toml::from_str(&all).unwrap();
     let value = serde_json::to_value(value).unwrap();
     let schema = schema::json_schema();
@@ -36,6 +41,44 @@ fn the_files_in_config_are_good() {
     ] {
         let value: serde_json::Value = serde_json::from_str(wrong).unwrap();
         assert!(!is_valid(&value, &schema, &schema), "{wrong}");
+    }
+}
+
+/// A file with the heartbeat's keys that `kind` takes, and no others.
+fn with_heartbeat(all: &str, kind: Kind) -> String {
+    let name = kind.as_str();
+    let lines = all.lines().filter_map(|line| {
+        let key = line.strip_prefix("heartbeat.");
+        match key.and_then(|line| line.split_once(" = ")) {
+            Some(("kind", _)) => Some(format!("heartbeat.kind = \"{name}\"")),
+            Some((key, _)) if !kind.keys().contains(&key) => None,
+            Some(_) | None => Some(line.to_owned()),
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn every_heartbeat_has_an_example_that_is_good() {
+    let directory = repository("config/examples");
+    let mut kinds = Vec::new();
+    for entry in std::fs::read_dir(&directory).unwrap() {
+        let path = entry.unwrap().path();
+        assert!(
+            path.extension().is_some_and(|ext| ext == "toml"),
+            "{path:?}"
+        );
+        let loaded = load_in(&sources(path.clone()), &Vec::new());
+        let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
+        assert_eq!(loaded.warnings, [""; 0], "{path:?}");
+        let target = &loaded.config.targets[0];
+        let kind = target.connection.heartbeat.kind();
+        let named = path.file_stem().unwrap().to_str().unwrap();
+        assert!(named.starts_with(kind.as_str()), "{path:?} shows {kind:?}");
+        kinds.push(kind);
+    }
+    for kind in Kind::ALL {
+        assert!(kinds.contains(&kind), "{directory:?} shows no {kind:?}");
     }
 }
 

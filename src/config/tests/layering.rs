@@ -148,7 +148,7 @@ fn mistakes_of_the_environment_and_of_flags_name_the_variable_and_the_flag() {
         metrics_server: Some("8080".into()),
         targets: vec![
             Secret::new("ws://example.org".into()),
-            Secret::new("https://user:hunter2@example.org".into()),
+            Secret::new("ftp://user:hunter2@example.org".into()),
         ],
         ..sets(&[
             "x",

@@ -141,7 +141,11 @@ fn a_pingresp_answers_and_a_publish_is_the_applications() {
         b"\x3a\x0c\0\x03a/b\0\x07hello",
         b"\x34\x0c\0\x03a/b\0\x07hello",
     ] {
-        assert_eq!(read(&mut mqtt, publish), [hello.clone()], "{publish:x?}");
+        assert_eq!(
+            read(&mut mqtt, publish),
+            std::slice::from_ref(&hello),
+            "{publish:x?}"
+        );
     }
     // What acknowledges nothing of ours.
     assert_eq!(
@@ -153,7 +157,11 @@ fn a_pingresp_answers_and_a_publish_is_the_applications() {
         &b"\x30\x0b\0\x03a/b\0hello"[..],
         b"\x30\x0d\0\x03a/b\x02\x01\x01hello",
     ] {
-        assert_eq!(read(&mut mqtt, publish), [hello.clone()], "{publish:x?}");
+        assert_eq!(
+            read(&mut mqtt, publish),
+            std::slice::from_ref(&hello),
+            "{publish:x?}"
+        );
     }
     assert_eq!(mqtt.leave(), Some(Message::binary([0xe0, 0])));
     assert_eq!(mqtt.names().answer, "PINGRESP");
@@ -267,16 +275,20 @@ fn a_refusal_is_told_in_the_standards_words() {
 
 #[test]
 fn the_keep_alive_is_twice_the_interval() {
-    let announced = |interval| {
+    let announced_with = |interval, pong_timeout| {
         let wishes = Wishes {
             interval,
+            pong_timeout,
             ..Wishes::default()
         };
         let sent = Mqtt::new(login(Version::V311, &[])).open(&wishes);
         let bytes = sent[0].as_bytes();
         u16::from_be_bytes([bytes[10], bytes[11]])
     };
+    let announced = |interval| announced_with(interval, None);
     assert_eq!(announced(None), 60);
+    assert_eq!(announced_with(Some(secs(1)), Some(secs(3))), 3);
+    assert_eq!(announced_with(Some(secs(1)), Some(secs(1))), 2);
     assert_eq!(announced(Some(secs(7))), 14);
     assert_eq!(announced(Some(Duration::from_millis(1600))), 4);
     assert_eq!(announced(Some(Duration::from_millis(10))), 1);

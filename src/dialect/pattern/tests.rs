@@ -153,10 +153,9 @@ fn where_nothing_is_sent_templates_are_a_mistake() {
 proptest! {
     #[test]
     fn any_text_is_parsed_or_refused(text in "[${}a-z_ ]{0,40}|.*") {
-        if let Ok(template) = Template::parse(&text)
-            && !text.contains("${")
-        {
-            prop_assert_eq!(template.expand(STAMP, NONCE), text.clone());
+        let template = Template::parse(&text);
+        if !text.contains("${") {
+            prop_assert_eq!(template.unwrap().expand(STAMP, NONCE), text.clone());
         }
         let _ = regex(&text).check();
         let _ = pointer(&text, &text).check();

@@ -175,7 +175,7 @@ async fn redirects_are_followed_as_far_as_max_redirects_says_and_take_the_id_alo
     let error = failure(&with(0)).await;
     assert_eq!(error.status, Some(307));
 
-    let secure = Place::parse("wss://example.com/a").unwrap();
+    let secure = Place::parse("https://example.com/a").unwrap();
     let down = followed(Wanted::Stream, &secure, "http://example.com/b", 1, 5);
     let error = down.unwrap_err();
     assert!(error.contains("from https to http"), "{error}");
@@ -187,7 +187,7 @@ async fn a_stream_comes_through_a_proxy_as_a_websocket_does() {
     let answer = "HTTP/1.1 200 Connection established\r\n\r\n";
     let (port, serving) = connect_proxy(answer, Some(peer.port)).await;
     let mut target = through(
-        "ws://edge.example.com:81/events",
+        "http://edge.example.com:81/events",
         ProxyKind::Http,
         port,
         Some("s3cret"),
@@ -205,21 +205,33 @@ async fn a_stream_comes_through_a_proxy_as_a_websocket_does() {
 }
 
 #[tokio::test]
-async fn a_stream_over_tls_that_ends_within_its_response_is_cut() {
+async fn a_stream_over_tls_that_is_cut_is_told_from_one_whose_tls_broke() {
+    let cut = over_tls(b"").await;
+    assert_eq!(cut, Ending::StreamCut(Cut::Fin));
+    let broken = over_tls(b"HTTP/1.1 502 Bad Gateway\r\n\r\n").await;
+    assert!(
+        matches!(broken, Ending::Tls { by_peer: false, .. }),
+        "{broken:?}"
+    );
+}
+
+/// How a stream ends whose peer sends an event, then these bytes past TLS, and ends TCP, of which TLS
+/// is not told.
+async fn over_tls(last: &'static [u8]) -> Ending {
     let ca = Ca::new("root");
     let speaks = Speaks::default();
     let issued = ca.issue(&Order::server(&["127.0.0.1"]));
-    let serve = |mut stream: TlsStream<TcpStream>| async move {
+    let serve = move |mut stream: TlsStream<TcpStream>| async move {
         let head = head(&mut stream).await;
         assert!(head.starts_with("GET /events HTTP/1.1\r\n"), "{head}");
         let chunked = GOOD.replace("Server: test", "Transfer-Encoding: chunked");
         stream.write_all(chunked.as_bytes()).await?;
         stream.write_all(b"9\r\ndata: a\n\n\r\n").await?;
-        // TCP ends, and TLS was not told.
-        stream.flush().await
+        stream.flush().await?;
+        stream.get_mut().0.write_all(last).await
     };
     let peer = serve_tls(speaks.config(&issued), serve).await;
-    let url = format!("wss://127.0.0.1:{}/events", peer.address.port());
+    let url = format!("https://127.0.0.1:{}/events", peer.address.port());
     let target = target(&url, |options| {
         options.heartbeat = Heartbeat::Sse;
         options.tls = Arc::new(TlsOptions {
@@ -240,5 +252,5 @@ async fn a_stream_over_tls_that_ends_within_its_response_is_cut() {
     };
     let event = Incoming::Message(Message::text("a".to_owned()));
     assert!(came.contains(&event), "{came:?}");
-    assert_eq!(ending, Ending::StreamCut(Cut::Fin));
+    ending
 }

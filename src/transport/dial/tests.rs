@@ -39,7 +39,7 @@ pub(in crate::transport) fn stream_target(
     port: u16,
     change: impl FnOnce(&mut ConnectionOptions),
 ) -> Target {
-    target(&format!("ws://127.0.0.1:{port}/events"), |options| {
+    target(&format!("http://127.0.0.1:{port}/events"), |options| {
         options.heartbeat = Heartbeat::Sse;
         change(options);
     })

@@ -6,6 +6,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use super::*;
+use crate::dialect::sse::MAX_LINE;
 use crate::transport::dial::tests::{head, stream_target};
 use crate::transport::dial::{Dialed, dial};
 use crate::transport::link::Link;
@@ -32,13 +33,13 @@ where
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
     let target = stream_target(port, |_| {});
-    let accepted = async {
+    let serve = async {
         let (mut stream, _) = listener.accept().await.unwrap();
         head(&mut stream).await;
-        stream
+        // It goes on by itself; what matters of it is on the wire.
+        drop(tokio::spawn(script(stream)));
     };
-    let serve = async { tokio::spawn(script(accepted.await)) };
-    let (dialed, _serving) = tokio::join!(dial(&target, resume), serve);
+    let (dialed, ()) = tokio::join!(dial(&target, resume), serve);
     dialed.unwrap()
 }
 
