@@ -6,7 +6,7 @@ use crate::config::heartbeat::Kind;
 #[test]
 fn the_files_in_config_are_good() {
     let demo = load_in(&sources(repository("config/demo.toml")), &Vec::new()).unwrap();
-    assert_eq!(demo.config.targets.len(), 3);
+    assert_eq!(demo.config.targets.len(), 5);
     assert!(demo.config.server.is_some());
     assert_eq!(demo.warnings, [""; 0]);
 
