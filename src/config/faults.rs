@@ -216,7 +216,7 @@ pub(crate) fn switches_in_words() -> String {
             Some(Endpoint::WebSocket) => " (WebSocket)",
             Some(Endpoint::Events) => " (/events)",
         };
-        text += &format!("  {:<18} {what}{only}\n", format!("{name}{value}"));
+        text += &format!("  {:<20} {what}{only}\n", format!("{name}{value}"));
     }
     text
 }

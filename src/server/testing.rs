@@ -90,6 +90,10 @@ impl Served {
         head + &client.rest().await.unwrap()
     }
 
+    pub(super) fn handshake_timeout(&self) -> Duration {
+        config("false").handshake_timeout
+    }
+
     pub(super) fn open(&self) -> u64 {
         self.stats.connections.load(Relaxed)
     }
