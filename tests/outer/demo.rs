@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::support::*;
 
 #[test]
-fn the_demonstration_reaches_itself_twice_and_tries_a_third_that_nobody_serves() {
+fn the_demonstration_reaches_itself_four_times_and_tries_a_fifth_that_nobody_serves() {
     let _machine = shared();
     let path = concat!(env!("CARGO_MANIFEST_DIR"), "/config/demo.toml");
     let mut text = std::fs::read_to_string(path).unwrap();
@@ -26,7 +26,7 @@ fn the_demonstration_reaches_itself_twice_and_tries_a_third_that_nobody_serves()
     let arguments = ["run", "--config", file.to_str().unwrap()];
     let mut process = Process::spawn("run", &mut program(&arguments));
     let metrics = SocketAddr::from(([127, 0, 0, 1], metrics));
-    until("two are up, the third is not", secs(10.0), || {
+    until("four are up, the fifth is not", secs(10.0), || {
         let (_, text) = get(metrics, "/metrics")?;
         let scrape = Scrape::of(text);
         let nobody = [("target", "nobody"), ("phase", "tcp")];
@@ -34,16 +34,26 @@ fn the_demonstration_reaches_itself_twice_and_tries_a_third_that_nobody_serves()
             scrape.of_target("established", "plain"),
             scrape.of_target("established", "echo"),
             scrape.of_target("ws_keepalive_messages_received_total", "echo"),
+            scrape.of_target("established", "events"),
+            scrape.of_target("ws_keepalive_messages_received_total", "events"),
+            scrape.of_target("established", "ticker"),
+            scrape.of_target("ws_keepalive_stale", "ticker"),
             scrape.of_target("established", "nobody"),
         ];
+        // An event comes at once, the next after 5 s; the first beat of the ticker within 2 s.
+        let answers = scrape.of_target("received_pong_total", "ticker");
+
         let failures = scrape.value("ws_keepalive_connect_failures_total", &nobody);
-        if seen == [1.0, 1.0, 1.0, 0.0].map(Some) && failures >= Some(2.0) {
+        let expected = [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0].map(Some);
+        if seen == expected && answers >= Some(1.0) && failures >= Some(2.0) {
             Ok(())
         } else {
-            Err(format!("{seen:?}, {failures:?} failures"))
+            Err(format!(
+                "{seen:?}, {answers:?} answers, {failures:?} failures"
+            ))
         }
     });
-    for (command, words) in [("status", "nobody"), ("reload", "kept 3")] {
+    for (command, words) in [("status", "nobody"), ("reload", "kept 5")] {
         let asked = program(&[command, "--config", file.to_str().unwrap()]).output();
         let asked = asked.unwrap();
         let out = String::from_utf8_lossy(&asked.stdout);
