@@ -10,6 +10,7 @@ mod tls;
 
 use std::sync::Arc;
 
+use clap::parser::ValueSource;
 use clap::{ArgMatches, Args, Command, FromArgMatches};
 
 use crate::config::flags::{FlagTarget, in_words};
@@ -59,9 +60,22 @@ const CURL_LETTERS: [(&str, char); 11] = [
     ("location", 'L'),
 ];
 
+/// Flags about what is sent, and about messages and the Close: the argument, its flag. An event
+/// stream has none of it. Some have defaults, so that their values do not tell whether they were
+/// given.
+const OF_WEBSOCKETS: [(&str, &str); 3] = [
+    ("write_timeout", "--write-timeout"),
+    ("close_timeout", "--close-timeout"),
+    ("max_message_size", "--max-message-size"),
+];
+
 /// The same flags, with curl's letters beside the names.
 #[derive(Debug)]
-pub(super) struct WithCurlLetters(pub(super) ConnectionArgs);
+pub(super) struct WithCurlLetters {
+    pub(super) args: ConnectionArgs,
+    /// A flag that was given and means nothing to an event stream.
+    pub(super) of_websockets: Option<&'static str>,
+}
 
 fn with_letters(command: Command) -> Command {
     CURL_LETTERS
@@ -83,11 +97,17 @@ impl Args for WithCurlLetters {
 
 impl FromArgMatches for WithCurlLetters {
     fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
-        ConnectionArgs::from_arg_matches(matches).map(Self)
+        let given = |argument| matches.value_source(argument) == Some(ValueSource::CommandLine);
+        let flag = OF_WEBSOCKETS.iter().find(|(argument, _)| given(argument));
+        Ok(Self {
+            args: ConnectionArgs::from_arg_matches(matches)?,
+            of_websockets: flag.map(|(_, flag)| *flag),
+        })
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        self.0.update_from_arg_matches(matches)
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
     }
 }
 

@@ -1,8 +1,10 @@
 //! `ws-keepalive ping`: one look at one URL.
 
+mod arrivals;
 mod chart;
 mod drive;
 mod handshake;
+mod listen;
 mod records;
 mod report;
 mod statistics;
@@ -30,40 +32,49 @@ use report::Report;
 /// The flags of `ping`.
 #[derive(Debug, Args)]
 #[command(
-    about = "Look at one URL: time every step of connecting, then ping",
-    long_about = "Connects to a WebSocket URL and shows how long every step took: resolving the \
-                  name, TCP, the proxy's tunnel, TLS, the upgrade. Then pings as ping(8) does: the \
-                  first at once, each once, one line for each, and on the way out a summary with \
-                  loss and round trips. An answer that comes after its wait is shown as late, and \
-                  counts as an answer.",
+    about = "Look at one URL: time every step of connecting, then ping, or listen to an event stream",
+    long_about = "Connects to a URL and shows how long every step took: resolving the name, TCP, \
+                  the proxy's tunnel, TLS, the upgrade. Then pings as ping(8) does: the first at \
+                  once, each once, one line for each, and on the way out a summary with loss and \
+                  round trips. An answer that comes after its wait is shown as late, and counts \
+                  as an answer.\n\n\
+                  An event stream (http, https) is listened to: one line for each event and each \
+                  comment with the gap before it, and a summary of the gaps. It ends when not a \
+                  byte came for as long as -w says.\n\n\
+                  ping sends RFC 6455 pings, whatever the application speaks; `client --heartbeat` \
+                  speaks the application's protocol.",
     after_help = "\
 Exit status: 0 if any ping was answered, however it ended; 1 if none was, or no connection was
-made; 2 wrong usage; 128 + signal after a second SIGINT or SIGTERM.
+made; 2 wrong usage; 128 + signal after a second SIGINT or SIGTERM. Of an event stream: 0 if
+anything came; 1 if nothing did, or if it broke, fell silent, or ended before -c was reached.
 
 Examples:
   ws-keepalive ping wss://edge.example.com/ws
   ws-keepalive ping -c 5 -i 0.2 -w 1 ws://localhost:9000/ws
   ws-keepalive ping -v --cacert ca.pem --resolve edge.example.com:443:10.0.0.7 wss://edge.example.com/ws
   ws-keepalive ping -x http://proxy:3128 -H 'X-Tenant: a' --bearer-file token wss://edge.example.com/ws
-  ws-keepalive ping -o json -c 10 wss://edge.example.com/ws | jq 'select(.type == \"summary\")'"
+  ws-keepalive ping -o json -c 10 wss://edge.example.com/ws | jq 'select(.type == \"summary\")'
+  ws-keepalive ping -c 3 -w 20 https://api.example.com/events"
 )]
 pub(crate) struct PingArgs {
-    /// ws:// or wss:// URL, or unix:/path of a socket
+    /// ws:// or wss:// URL, http:// or https:// URL of an event stream, or unix:/path of a socket
     #[arg(value_name = "URL", value_parser = parse_secret, required_unless_present = "schema")]
     url: Option<Secret<String>>,
-    /// Stop after this many pings [default: when interrupted]
+    /// Stop after this many pings, or events and comments [default: when interrupted]
     #[arg(short, long, value_name = "N", value_parser = judge::count)]
     count: Option<u32>,
-    /// Time between pings, at least 10ms; bare seconds are understood
-    #[arg(short, long, value_name = "DURATION", default_value = "1s", value_parser = interval)]
-    interval: Duration,
-    /// How long an answer is waited for; bare seconds are understood [default: twice the interval]
+    /// Time between pings, at least 10ms, and not of an event stream; bare seconds are understood
+    /// [default: 1s]
+    #[arg(short, long, value_name = "DURATION", value_parser = interval)]
+    interval: Option<Duration>,
+    /// How long an answer is waited for, or the next bytes of an event stream; bare seconds are
+    /// understood [default: twice the interval, 45s of a stream]
     #[arg(short, long, value_name = "DURATION", value_parser = judge::wait_or_seconds)]
     wait: Option<Duration>,
     /// Show the handshake: its headers, TLS and certificates, secrets masked
     #[arg(short, long)]
     verbose: bool,
-    /// No line for each ping
+    /// No line for each ping, event or comment
     #[arg(short, long)]
     quiet: bool,
     /// Lines for people, or one JSON object per line
@@ -75,6 +86,9 @@ pub(crate) struct PingArgs {
     #[command(flatten)]
     connection: WithCurlLetters,
 }
+
+/// Time between pings if nothing is said: that of ping(8).
+const USUAL_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How it is told.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -108,29 +122,47 @@ impl PingArgs {
             ));
         }
         let scheme = url.split_once("://").map_or("", |(scheme, _)| scheme);
-        if ["http", "https"]
+        let streams = ["http", "https"];
+        let is_stream = streams
             .iter()
-            .any(|s| scheme.trim().eq_ignore_ascii_case(s))
-        {
-            return Err(
-                "URL: an event stream (http, https) cannot be pinged; hold it: ws-keepalive \
-                 client --url URL"
-                    .into(),
-            );
-        }
+            .any(|s| scheme.trim().eq_ignore_ascii_case(s));
         let mut target = FlagTarget::default();
         target.set("URL", &["name"], host_of(url, "ping"));
         target.set("URL", &["url"], url);
-        let mut warnings = self.connection.0.add_to(&mut target, url)?;
+        if is_stream {
+            self.only_listen()?;
+            if let Some(wait) = self.wait {
+                target.set_duration("--wait", &["max_silence"], wait);
+            }
+        }
+        let mut warnings = self.connection.args.add_to(&mut target, url)?;
         let (target, more) = load_one(target)?;
         warnings.extend(more);
         Ok((target, warnings))
     }
 
+    /// Whether the flags make sense for an event stream, as far as the configuration does not judge
+    /// it.
+    fn only_listen(&self) -> Result<(), String> {
+        if self.interval.is_some() {
+            return Err(
+                "--interval: an event stream is not pinged, its server alone sends; leave it out"
+                    .into(),
+            );
+        }
+        match self.connection.of_websockets {
+            Some(flag) => Err(format!(
+                "{flag}: is about WebSocket frames, and an event stream has none; leave it out"
+            )),
+            None => Ok(()),
+        }
+    }
+
     fn policy(&self) -> ProbePolicy {
+        let interval = self.interval.unwrap_or(USUAL_INTERVAL);
         ProbePolicy {
-            interval: self.interval,
-            wait: self.wait.unwrap_or(self.interval * 2),
+            interval,
+            wait: self.wait.unwrap_or(interval * 2),
             count: self.count,
         }
     }

@@ -318,7 +318,7 @@ fn curls_letters_stand_for_curls_names() {
     for (letters, names) in table {
         let line = CurlLine::try_parse_from([&["x"], *letters].concat());
         let line = line.unwrap_or_else(|error| panic!("{letters:?}: {error}"));
-        let said = said_by(&line.connection.0, URL);
+        let said = said_by(&line.connection.args, URL);
         assert_eq!(said, said_at(URL, names), "{letters:?}");
     }
 }

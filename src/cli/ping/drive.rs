@@ -1,4 +1,5 @@
 //! One connection from the dial to its end: pings go out, what comes in is told, signals are heard.
+//! An event stream is handed on once it stands.
 
 use std::future::pending;
 use std::io::{self, Write};
@@ -6,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use tokio::time::{sleep, sleep_until, timeout_at};
 
+use super::listen::Listening;
 use super::report::{Ended, Report};
 use crate::cli::connection::in_flags;
 use crate::config::Target;
@@ -57,7 +59,7 @@ impl From<io::Error> for Halt {
     }
 }
 
-/// Connects to `target`, pings it, and tells `report` all there is to tell.
+/// Connects to `target`, pings it or listens to it, and tells `report` all there is to tell.
 pub(super) async fn ping<W: Write>(
     target: &Target,
     policy: ProbePolicy,
@@ -91,8 +93,17 @@ pub(super) async fn ping<W: Write>(
     };
     report.connected(&dialed, &trace)?;
     drop(trace);
-    let run = Run::new(target, policy, dialed, report, interrupts);
-    run.run().await?;
+    match dialed.link {
+        Link::Ws(_) => {
+            let run = Run::new(target, policy, dialed, report, interrupts);
+            run.run().await?;
+        }
+        Link::Sse(_) => {
+            let count = policy.count;
+            let listening = Listening::new(target, count, dialed.link, report, interrupts);
+            listening.run().await?;
+        }
+    }
     Ok(Outcome::Over)
 }
 
@@ -391,13 +402,13 @@ async fn closed(link: &mut Link) -> bool {
 }
 
 /// Ready at `deadline`; never without one.
-async fn alarm(deadline: Option<Instant>) {
+pub(super) async fn alarm(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => sleep_until(deadline.into()).await,
         None => pending().await,
     }
 }
 
-fn clock() -> Instant {
+pub(super) fn clock() -> Instant {
     tokio::time::Instant::now().into_std()
 }

@@ -18,7 +18,7 @@ pub(super) struct Handshake {
     addresses: Vec<String>,
     /// The chain the peer presented, its own certificate first.
     certificates: Vec<Certificate>,
-    /// Headers of the upgrade request, as name and value; values of the user's are `***`.
+    /// Headers of the request, as name and value; values of the user's are `***`.
     request_headers: Vec<(String, String)>,
     /// Status line of the answer.
     status: Option<String>,

@@ -8,6 +8,7 @@ use schemars::JsonSchema;
 use schemars::generate::SchemaSettings;
 use serde::Serialize;
 
+use super::arrivals::Gaps;
 use super::handshake::Handshake;
 use super::statistics::Figures;
 use crate::proto::close::CloseFrame;
@@ -22,6 +23,7 @@ use crate::telemetry::words::escape;
 pub(super) enum Record {
     Connect(Box<Connect>),
     Heartbeat(Heartbeat),
+    Arrival(Arrival),
     End(Box<End>),
     Summary(Box<Summary>),
 }
@@ -45,7 +47,7 @@ pub(super) struct Connect {
     pub(super) tls: Option<Tls>,
     /// The subprotocol the peer chose.
     pub(super) subprotocol: Option<String>,
-    /// Headers of the 101 that tell who answered, by lower-case name.
+    /// Headers of the 101, or of an event stream's 200, that tell who answered, by lower-case name.
     pub(super) headers: BTreeMap<String, String>,
     /// Where redirects led, in turn; without queries.
     pub(super) redirects: Vec<String>,
@@ -66,7 +68,7 @@ pub(super) struct Phases {
     proxy_seconds: Option<f64>,
     /// The TLS handshake.
     tls_seconds: Option<f64>,
-    /// The HTTP upgrade.
+    /// The HTTP upgrade, or the request for an event stream.
     upgrade_seconds: Option<f64>,
     /// The application protocol's greeting.
     hello_seconds: Option<f64>,
@@ -153,6 +155,30 @@ pub(super) enum HeartbeatResult {
     CutOff,
 }
 
+/// An event or a comment of an event stream came in.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Arrival {
+    /// When.
+    pub(super) time: String,
+    /// Its number, from 1; events and comments are counted together.
+    pub(super) seq: u64,
+    pub(super) kind: ArrivalKind,
+    /// The size of an event's data.
+    pub(super) bytes: Option<usize>,
+    /// How long after the one before; of the first, after the stream stood.
+    pub(super) gap_seconds: f64,
+}
+
+/// What came in.
+#[derive(Debug, Clone, Copy, Serialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum ArrivalKind {
+    /// An event.
+    Event,
+    /// A comment, which many servers send as their heartbeat.
+    Comment,
+}
+
 /// How the connection ended.
 #[derive(Debug, Serialize, JsonSchema)]
 pub(super) struct End {
@@ -196,7 +222,7 @@ pub(super) struct Summary {
     pub(super) time: String,
     /// The URL without userinfo and query.
     pub(super) url: String,
-    /// Pings sent.
+    /// Pings sent; an event stream is sent none.
     pub(super) sent: u32,
     /// Of them, those that were answered, late ones included.
     pub(super) received: u32,
@@ -210,12 +236,47 @@ pub(super) struct Summary {
     pub(super) repeated: u32,
     /// The peer's own pings, which were answered.
     pub(super) pings_received: u64,
-    /// The peer's messages, which were ignored.
+    /// The peer's messages, which were ignored; of an event stream its events.
     pub(super) messages_received: u64,
-    /// From the connection to the end of the pinging.
+    /// From the connection to the end of the pinging, or of the stream.
     pub(super) duration_seconds: f64,
     /// Round trips; null if there was none to tell.
     pub(super) rtt: Option<Rtt>,
+    /// What an event stream brought; null of a WebSocket.
+    pub(super) stream: Option<Stream>,
+}
+
+/// What an event stream brought.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Stream {
+    /// Events that came.
+    pub(super) events: u64,
+    /// Comments that came.
+    pub(super) comments: u64,
+    /// From the connection to the first event or comment; null if none came.
+    pub(super) first_arrival_seconds: Option<f64>,
+    /// From the connection to the first event; null if none came.
+    pub(super) first_event_seconds: Option<f64>,
+    /// From one event or comment to the next; null if less than two came.
+    pub(super) gap: Option<Gap>,
+}
+
+/// From one event or comment to the next.
+#[derive(Debug, Serialize, JsonSchema)]
+pub(super) struct Gap {
+    min_seconds: f64,
+    avg_seconds: f64,
+    max_seconds: f64,
+}
+
+impl From<Gaps> for Gap {
+    fn from(gaps: Gaps) -> Self {
+        Self {
+            min_seconds: gaps.min.as_secs_f64(),
+            avg_seconds: gaps.avg.as_secs_f64(),
+            max_seconds: gaps.max.as_secs_f64(),
+        }
+    }
 }
 
 /// Round trips.

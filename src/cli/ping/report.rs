@@ -1,5 +1,7 @@
 //! What `ping` tells, line by line as it happens: for people, or as JSON.
 
+mod stream;
+
 use std::io::{self, Write};
 use std::time::{Duration, SystemTime};
 
@@ -9,13 +11,14 @@ use super::records::{self, HeartbeatResult, Record, rfc3339};
 use super::statistics::RoundTrips;
 use super::{Output, PingArgs};
 use crate::cli::connection::in_flags;
-use crate::config::{Target, mask};
+use crate::config::{Heartbeat, Target, mask};
 use crate::proto::close::{CloseFrame, Verdict};
 use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::probe::{Answer, Counts};
 use crate::telemetry::words::escape;
 use crate::transport::dial::{DialError, Dialed};
 use crate::transport::trace::Trace;
+use stream::Stream;
 
 /// Tells what happens, and keeps what the summary is made of.
 pub(super) struct Report<W> {
@@ -35,6 +38,8 @@ pub(super) struct Report<W> {
     counts: Counts,
     pings_received: u64,
     messages_received: u64,
+    /// Of an event stream, which is not pinged.
+    stream: Option<Stream>,
 }
 
 /// How a connection ended.
@@ -67,6 +72,7 @@ impl<W: Write> Report<W> {
             counts: Counts::default(),
             pings_received: 0,
             messages_received: 0,
+            stream: (target.connection.heartbeat == Heartbeat::Sse).then(Stream::default),
         }
     }
 
@@ -75,9 +81,13 @@ impl<W: Write> Report<W> {
         self.verbose
     }
 
-    /// Whether any ping was answered.
+    /// Whether any ping was answered; of an event stream, whether something came and it did not
+    /// fail.
     pub(super) fn answered(&self) -> bool {
-        self.counts.answered > 0
+        match &self.stream {
+            Some(stream) => stream.is_good(),
+            None => self.counts.answered > 0,
+        }
     }
 
     /// Text of the peer's without what is secret.
@@ -319,12 +329,22 @@ impl<W: Write> Report<W> {
                 mismatched: counts.mismatched,
                 repeated: counts.repeated,
                 pings_received: self.pings_received,
-                messages_received: self.messages_received,
+                messages_received: match &self.stream {
+                    Some(stream) => stream.events(),
+                    None => self.messages_received,
+                },
                 duration_seconds: duration.as_secs_f64(),
                 rtt: figures.map(Into::into),
+                stream: self.stream.as_ref().map(Into::into),
             })));
         }
         self.line(&format!("--- {} ping statistics ---", escape(&self.host)))?;
+        if let Some(stream) = &self.stream {
+            for line in stream.lines(duration) {
+                self.line(&line)?;
+            }
+            return Ok(());
+        }
         let mut line = format!(
             "{} sent, {} answered",
             counted(counts.sent, "ping"),

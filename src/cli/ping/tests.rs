@@ -1,3 +1,5 @@
+mod stream;
+
 use std::future::pending;
 use std::net::SocketAddr;
 use std::time::Instant;
@@ -866,10 +868,6 @@ fn wrong_usage_says_what_to_write_and_shows_no_secret() {
         (&["a/?token=hunter2"], "URL: needs a scheme: ws://HOST/PATH"),
         (&[""], "URL: needs a scheme: ws://HOST/PATH"),
         (&["gopher://u:hunter2@a/"], "URL: has the scheme `gopher`"),
-        (
-            &["HTTPS://u:hunter2@a/events"],
-            "URL: an event stream (http, https) cannot be pinged; hold it: ws-keepalive client",
-        ),
         (&["ws://u:hunter2@a/#b"], "URL: must not have a fragment"),
         (&["-H", "hunter2", "ws://a/"], "--header: write it as"),
     ];
