@@ -1,9 +1,10 @@
 //! What moves messages once a peer is reached: a closed set, so that a session is one concrete type.
 
 use std::net::SocketAddr;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::Bytes;
+use tokio::task::coop;
 
 use super::sse::{Resume, SseLink};
 use super::ws::WsLink;
@@ -70,10 +71,17 @@ impl Link {
 
     /// The next thing that means something.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Ending>> {
-        match self {
+        // One read can bring thousands of messages. Each counts as a read does towards what a task
+        // may do before the others have their turn: a peer that floods us delays nobody's pings.
+        let turn = ready!(coop::poll_proceed(cx));
+        let came = match self {
             Self::Ws(ws) => ws.poll_recv(cx),
             Self::Sse(sse) => sse.poll_recv(cx),
+        };
+        if came.is_ready() {
+            turn.made_progress();
         }
+        came
     }
 
     /// The next thing that means something. Cancel safe.
@@ -121,5 +129,46 @@ impl Link {
             Self::Ws(ws) => ws.flush().await,
             Self::Sse(_) => Ok(()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+
+    use tokio::io::AsyncWriteExt;
+
+    use super::*;
+    use crate::transport::io::Io;
+    use crate::transport::memory::wire;
+
+    #[tokio::test]
+    async fn thousands_of_messages_that_came_at_once_let_others_have_their_turns() {
+        const MESSAGES: usize = 2000;
+        let (ours, mut theirs, _breaker) = wire();
+        let empty_text = [0x81, 0x00];
+        theirs
+            .write_all(&empty_text.repeat(MESSAGES))
+            .await
+            .unwrap();
+        let turns = Arc::new(AtomicUsize::new(0));
+        let counted = turns.clone();
+        let other = tokio::spawn(async move {
+            loop {
+                counted.fetch_add(1, Relaxed);
+                tokio::task::yield_now().await;
+            }
+        });
+        let flooded = tokio::spawn(async move {
+            let mut link = Link::Ws(WsLink::client(Io::Memory(ours), &[], 1000));
+            for _ in 0..MESSAGES {
+                let came = link.recv().await;
+                assert!(matches!(came, Ok(Incoming::Message(_))), "{came:?}");
+            }
+        });
+        flooded.await.unwrap();
+        other.abort();
+        assert!(turns.load(Relaxed) >= 10, "{turns:?} turns");
     }
 }

@@ -311,8 +311,16 @@ fn what_the_operator_reads_is_the_fault_that_was_set() {
         rows.extend(FAULTS.iter().map(|fault| (fault, see(&daemon, fault))));
     }
     {
-        let daemon = Daemon::run(&targets(FLOODS, &server_of));
+        let neighbour = format!(
+            "[[target]]\nname = \"neighbour\"\nurl = \"ws://127.0.0.1:{}/ws\"\npong_timeout = \"5s\"\n",
+            by_query.port
+        );
+        let daemon = Daemon::run(&(targets(FLOODS, &server_of) + &neighbour));
         rows.extend(FLOODS.iter().map(|fault| (fault, see(&daemon, fault))));
+        // Who is flooded has its turn, and no more.
+        daemon.scrape_until("the neighbour's pongs", secs(10.0), |scrape| {
+            scrape.of_target("received_pong_total", "neighbour") >= Some(10.0)
+        });
     }
 
     for (fault, _) in &rows {
