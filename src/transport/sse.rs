@@ -50,14 +50,30 @@ pub(super) struct Limits {
 
 /// A stream that somebody else owns, and whose socket can still be asked about.
 #[derive(Clone)]
-pub(super) struct Shared(Arc<Mutex<Io>>);
+pub(super) struct Shared(Arc<Mutex<Owned>>);
+
+struct Owned {
+    io: Io,
+    /// What the kernel knew when the owner shut it down, which changes what there is to know.
+    at_shutdown: Option<TcpInfo>,
+}
+
+impl Owned {
+    fn tcp_info(&self) -> Option<TcpInfo> {
+        self.at_shutdown
+            .or_else(|| self.io.tcp_stream().and_then(tcp_info))
+    }
+}
 
 impl Shared {
     pub(super) fn new(io: Io) -> Self {
-        Self(Arc::new(Mutex::new(io)))
+        Self(Arc::new(Mutex::new(Owned {
+            io,
+            at_shutdown: None,
+        })))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Io> {
+    fn lock(&self) -> MutexGuard<'_, Owned> {
         // Held within a poll alone, and by one task: never contended.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -69,7 +85,7 @@ impl AsyncRead for Shared {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.lock()).poll_read(cx, buf)
+        Pin::new(&mut self.lock().io).poll_read(cx, buf)
     }
 }
 
@@ -79,15 +95,19 @@ impl AsyncWrite for Shared {
         cx: &mut Context<'_>,
         buf: &[u8],
     ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut *self.lock()).poll_write(cx, buf)
+        Pin::new(&mut self.lock().io).poll_write(cx, buf)
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.lock()).poll_flush(cx)
+        Pin::new(&mut self.lock().io).poll_flush(cx)
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut *self.lock()).poll_shutdown(cx)
+        let mut owned = self.lock();
+        if owned.at_shutdown.is_none() {
+            owned.at_shutdown = owned.tcp_info();
+        }
+        Pin::new(&mut owned.io).poll_shutdown(cx)
     }
 }
 
@@ -143,12 +163,12 @@ impl SseLink {
 
     /// Our address.
     pub(crate) fn local_addr(&self) -> Option<SocketAddr> {
-        self.io.lock().local_addr()
+        self.io.lock().io.local_addr()
     }
 
     /// What the kernel knows of the connection at this moment.
     pub(crate) fn tcp_info(&self) -> Option<TcpInfo> {
-        self.io.lock().tcp_stream().and_then(tcp_info)
+        self.io.lock().tcp_info()
     }
 
     /// Where the stream is to be taken up again; `None` if it said nothing of it.

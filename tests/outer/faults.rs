@@ -234,7 +234,7 @@ const FAULTS: &[Fault] = &[
         name: "events-fin",
         asked: "/events?interval=100ms&fin&after=1s",
         keys: "",
-        seen: Lost("fin", "peer", "FIN in the middle", &["age_seconds"]),
+        seen: Lost("fin", "peer", "FIN in the middle", &["tcp_info.state"]),
         remedy: "as of a WebSocket: an idle timer, a cap on lifetime, a reload, a crash",
     },
     Fault {
