@@ -48,6 +48,14 @@ pub(crate) enum Step {
     Refused(Refusal),
 }
 
+/// How many things one message may mean. The smallest packets have two bytes, and what each means
+/// takes many times as much memory; servers put a few into one message.
+const MOST_STEPS: usize = 16 << 10;
+
+/// A larger message is an application's, and not taken apart: no protocol has this much to say of
+/// its own, and JSON takes up to thirty times as much memory as its text.
+const LARGEST_JSON: usize = 1 << 20;
+
 /// When a beat is made, for what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamp {
@@ -177,7 +185,31 @@ impl Dialect {
 
     /// Reads a message of the peer's.
     pub(crate) fn read(&mut self, message: &Message, steps: &mut Vec<Step>) {
+        if message.as_bytes().len() > LARGEST_JSON && self.is_json() {
+            // As good as a beat where anything the peer says is: nowhere else does it count.
+            if let Self::SignalR(_) = self {
+                steps.push(Step::Life);
+            }
+            steps.push(Step::Message(message.clone()));
+            return;
+        }
         self.speaker_mut().read(message, steps);
+    }
+
+    /// Whether its messages are taken apart as JSON, whatever their size.
+    fn is_json(&self) -> bool {
+        match self {
+            Self::ActionCable(_)
+            | Self::EngineIo(_)
+            | Self::GraphqlTransportWs(_)
+            | Self::Phoenix(_)
+            | Self::SignalR(_)
+            | Self::JsonRpc(_) => true,
+            // These have a limit of their own, or read none.
+            Self::Sse(_) | Self::Expect(_) | Self::Message(_) | Self::Stomp(_) | Self::Mqtt(_) => {
+                false
+            }
+        }
     }
 
     /// How life is watched once the hello is done.
@@ -223,3 +255,6 @@ fn shown(text: &str) -> String {
         None => escaped,
     }
 }
+
+#[cfg(test)]
+mod tests;
