@@ -246,14 +246,19 @@ impl Dialect {
 /// Text of the peer's on one line, control characters escaped, at most 128 characters.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 128;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // An apostrophe needs no escape.
-    let parts = line.split('\'').map(|part| part.escape_debug().to_string());
-    let escaped = parts.collect::<Vec<_>>().join("'");
+    let escaped = on_one_line(text);
     match escaped.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &escaped[..end]),
         None => escaped,
     }
+}
+
+/// Text of the peer's on one line, control characters escaped.
+pub(crate) fn on_one_line(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // An apostrophe needs no escape.
+    let parts = line.split('\'').map(|part| part.escape_debug().to_string());
+    parts.collect::<Vec<_>>().join("'")
 }
 
 #[cfg(test)]
