@@ -28,6 +28,8 @@ use crate::transport::sse::Resume;
 /// After both Close frames the peer ends TCP (RFC 6455 section 7.1.1); one that does not is left
 /// after this long.
 const LAST_FIN: Duration = Duration::from_secs(1);
+/// How much of what came in is read before what is due: a flood must not put that off for ever.
+const MOST_READ_LATE: u32 = 1024;
 
 /// Whom a connection belongs to.
 pub(crate) trait Host {
@@ -183,11 +185,13 @@ impl More {
     fn retune(&mut self, policy: &SessionPolicy, now: Instant, host: &mut impl Host) {
         let timing = self.speech.dialect.as_ref();
         let timing = timing.map(|dialect| dialect.timing(&policy.wishes));
-        if let (Some(limit), Some(silence)) = (
+        match (
             timing.and_then(|timing| timing.max_silence),
             &mut self.silence,
         ) {
-            silence.retune(limit);
+            (Some(limit), Some(silence)) => silence.retune(limit, now),
+            (Some(limit), none) => *none = Some(Silence::new(limit, now)),
+            (None, some) => *some = None,
         }
         match (policy.staleness, &mut self.staleness) {
             (Some(limit), Some(staleness)) => {
@@ -326,57 +330,72 @@ impl Session {
             return ending;
         }
         let mut alarm = pin!(sleep(Duration::ZERO));
+        let mut read_late = 0;
         loop {
             let now = clock();
-            while let Some(action) = self.heartbeat.poll(now) {
-                match action {
-                    Action::Ping { seq, retry } => {
-                        // The peer almost always takes the bytes at once.
-                        let flushed = match self.try_beat(seq) {
-                            Some(flushed) => flushed,
-                            None => Box::pin(self.flush(host)).await,
-                        };
-                        if let Err(ending) = flushed {
-                            return ending;
+            // What has come in is older than what is due now; among it may be what is missed.
+            let overdue = self.deadline().is_some_and(|due| due <= now);
+            let came = match overdue && read_late < MOST_READ_LATE {
+                true => poll_fn(|cx| Poll::Ready(self.link.poll_recv(cx))).await,
+                false => Poll::Pending,
+            };
+            let next = match came {
+                Poll::Ready(incoming) => {
+                    read_late += 1;
+                    self.received(incoming, host)
+                }
+                Poll::Pending => {
+                    read_late = 0;
+                    while let Some(action) = self.heartbeat.poll(now) {
+                        match action {
+                            Action::Ping { seq, retry } => {
+                                // The peer almost always takes the bytes at once.
+                                let flushed = match self.try_beat(seq) {
+                                    Some(flushed) => flushed,
+                                    None => Box::pin(self.flush(host)).await,
+                                };
+                                if let Err(ending) = flushed {
+                                    return ending;
+                                }
+                                self.last_out = Moment::new(clock(), self.since);
+                                host.observe(Event::PingSent { seq, retry });
+                            }
+                            Action::GiveUp => {
+                                let sent = self.heartbeat.outstanding();
+                                let names = self.dialect().map_or(BeatNames::PING, Dialect::names);
+                                return Ending::PongTimeout { sent, names };
+                            }
+                            Action::Stalled { late } => host.observe(Event::Stalled { late }),
                         }
-                        self.last_out = Moment::new(clock(), self.since);
-                        host.observe(Event::PingSent { seq, retry });
                     }
-                    Action::GiveUp => {
-                        let sent = self.heartbeat.outstanding();
-                        let names = self.dialect().map_or(BeatNames::PING, Dialect::names);
-                        return Ending::PongTimeout { sent, names };
+                    if let Some(more) = &mut self.more
+                        && let Err(ending) = more.poll(now, host)
+                    {
+                        return ending;
                     }
-                    Action::Stalled { late } => host.observe(Event::Stalled { late }),
+                    let deadline = self.deadline();
+                    if let Some(deadline) = deadline.map(Into::into)
+                        && alarm.deadline() != deadline
+                    {
+                        alarm.as_mut().reset(deadline);
+                    }
+                    let next = poll_fn(|cx| {
+                        // Only receiving; one frame of pointers, where a `select!` keeps every branch's
+                        // future and result.
+                        if let Poll::Ready(request) = host.poll_asked(cx) {
+                            return Poll::Ready(self.requested(request, host));
+                        }
+                        if let Poll::Ready(incoming) = self.link.poll_recv(cx) {
+                            return Poll::Ready(self.received(incoming, host));
+                        }
+                        match deadline {
+                            Some(_) => alarm.as_mut().poll(cx).map(|()| Next::Go),
+                            None => Poll::Pending,
+                        }
+                    });
+                    next.await
                 }
-            }
-            let mut deadline = self.heartbeat.deadline();
-            if let Some(more) = &mut self.more {
-                if let Err(ending) = more.poll(now, host) {
-                    return ending;
-                }
-                deadline = deadline.into_iter().chain(more.deadline()).min();
-            }
-            if let Some(deadline) = deadline.map(Into::into)
-                && alarm.deadline() != deadline
-            {
-                alarm.as_mut().reset(deadline);
-            }
-            let next = poll_fn(|cx| {
-                // Only receiving; one frame of pointers, where a `select!` keeps every branch's
-                // future and result.
-                if let Poll::Ready(request) = host.poll_asked(cx) {
-                    return Poll::Ready(self.requested(request, host));
-                }
-                if let Poll::Ready(incoming) = self.link.poll_recv(cx) {
-                    return Poll::Ready(self.received(incoming, host));
-                }
-                match deadline {
-                    Some(_) => alarm.as_mut().poll(cx).map(|()| Next::Go),
-                    None => Poll::Pending,
-                }
-            });
-            let next = next.await;
+            };
             match next {
                 Next::Go => {}
                 Next::Send(message, written) => {
@@ -398,6 +417,12 @@ impl Session {
                 Next::End(ending) => return *ending,
             }
         }
+    }
+
+    /// When something of the heartbeat's, or beside it, is due.
+    fn deadline(&self) -> Option<Instant> {
+        let more = self.more.as_ref().and_then(|more| more.deadline());
+        self.heartbeat.deadline().into_iter().chain(more).min()
     }
 
     fn dialect(&self) -> Option<&Dialect> {

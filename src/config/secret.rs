@@ -6,6 +6,7 @@ use base64::Engine;
 use serde_json::Value;
 
 use super::heartbeat::Kind;
+use crate::dialect::on_one_line;
 use base64::engine::general_purpose::STANDARD as BASE64;
 
 /// A value whose `Debug` and `Display` are `***`.
@@ -35,8 +36,13 @@ impl<T> fmt::Display for Secret<T> {
     }
 }
 
+/// Shorter ones would mask half of what a peer says.
+const SHORTEST: usize = 4;
+
 /// `text` without any of `secrets`: a peer may repeat what it was sent. The longest go first, so
 /// that none is left half shown by another.
+///
+/// A text that was cut, as an ellipsis tells, may end in the beginning of one.
 pub(crate) fn mask(text: &str, secrets: &[String]) -> String {
     let mut masked = text.to_owned();
     for secret in secrets {
@@ -44,7 +50,27 @@ pub(crate) fn mask(text: &str, secrets: &[String]) -> String {
             masked = masked.replace(secret.as_str(), "***");
         }
     }
-    masked
+    let mut parts = masked.split('…');
+    let Some(last) = parts.next_back() else {
+        return masked;
+    };
+    let cut = parts.map(|part| match part.len() - begun(part, secrets) {
+        shown if shown < part.len() => format!("{}***…", &part[..shown]),
+        _ => format!("{part}…"),
+    });
+    cut.collect::<String>() + last
+}
+
+/// How many bytes at the end of `text` are the beginning of a secret.
+fn begun(text: &str, secrets: &[String]) -> usize {
+    let longest = |secret: &String| {
+        let ends = secret.char_indices().map(|(end, _)| end);
+        let ends = ends
+            .filter(|end| *end >= SHORTEST)
+            .take_while(|end| *end <= text.len());
+        ends.filter(|end| text.ends_with(&secret[..*end])).max()
+    };
+    secrets.iter().filter_map(longest).max().unwrap_or(0)
 }
 
 /// What of a URL, of header values and of messages must not be shown when a peer repeats it.
@@ -142,10 +168,20 @@ impl Secrets {
         }
     }
 
-    /// Shorter ones would mask half of what a peer says.
+    /// As it is, and as it reads where it is repeated within JSON, or was escaped to be shown.
     fn whole(&mut self, text: &str) {
-        if text.len() >= 4 {
+        if text.len() >= SHORTEST {
             self.0.push(text.to_owned());
+            let json = Value::from(text).to_string();
+            let quoted = json
+                .strip_prefix('"')
+                .and_then(|json| json.strip_suffix('"'));
+            let quoted = quoted.unwrap_or_default();
+            for escaped in [on_one_line(text), on_one_line(quoted), quoted.to_owned()] {
+                if escaped != text && escaped.len() >= SHORTEST {
+                    self.0.push(escaped);
+                }
+            }
         }
     }
 
@@ -208,5 +244,25 @@ mod tests {
             mask(said, &secrets),
             "bad ***; ***; ***; ***; ***; ***; ***; v2 auth"
         );
+    }
+
+    #[test]
+    fn a_secret_that_was_escaped_or_cut_is_not_seen_either() {
+        let mut secrets = Secrets::new();
+        secrets.basic("", r#"p"wd\\9  x"#);
+        secrets.header("Bearer t0p-s3cret-token");
+        let secrets = secrets.into_vec();
+        let password = r#"p"wd\\9  x"#;
+        for said in [
+            format!("no: {}", on_one_line(password)),
+            format!("no: {}", on_one_line(&Value::from(password).to_string())),
+            format!("no: {}", Value::from(password)),
+        ] {
+            let masked = mask(&said, &secrets);
+            assert!(masked.contains("***") && !masked.contains("wd"), "{masked}");
+        }
+        assert_eq!(mask("bad t0p-s3cr…", &secrets), "bad ***…");
+        assert_eq!(mask("bad t0p-… (Bearer t0…)", &secrets), "bad ***… (***…)");
+        assert_eq!(mask("bad t0p…, t0p-s3cr", &secrets), "bad t0p…, t0p-s3cr");
     }
 }

@@ -48,6 +48,14 @@ pub(crate) enum Step {
     Refused(Refusal),
 }
 
+/// How many things one message may mean. The smallest packets have two bytes, and what each means
+/// takes many times as much memory; servers put a few into one message.
+const MOST_STEPS: usize = 16 << 10;
+
+/// A larger message is an application's, and not taken apart: no protocol has this much to say of
+/// its own, and JSON takes up to thirty times as much memory as its text.
+const LARGEST_JSON: usize = 1 << 20;
+
 /// When a beat is made, for what it carries.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(crate) struct Stamp {
@@ -177,7 +185,31 @@ impl Dialect {
 
     /// Reads a message of the peer's.
     pub(crate) fn read(&mut self, message: &Message, steps: &mut Vec<Step>) {
+        if message.as_bytes().len() > LARGEST_JSON && self.is_json() {
+            // As good as a beat where anything the peer says is: nowhere else does it count.
+            if let Self::SignalR(_) = self {
+                steps.push(Step::Life);
+            }
+            steps.push(Step::Message(message.clone()));
+            return;
+        }
         self.speaker_mut().read(message, steps);
+    }
+
+    /// Whether its messages are taken apart as JSON, whatever their size.
+    fn is_json(&self) -> bool {
+        match self {
+            Self::ActionCable(_)
+            | Self::EngineIo(_)
+            | Self::GraphqlTransportWs(_)
+            | Self::Phoenix(_)
+            | Self::SignalR(_)
+            | Self::JsonRpc(_) => true,
+            // These have a limit of their own, or read none.
+            Self::Sse(_) | Self::Expect(_) | Self::Message(_) | Self::Stomp(_) | Self::Mqtt(_) => {
+                false
+            }
+        }
     }
 
     /// How life is watched once the hello is done.
@@ -214,12 +246,20 @@ impl Dialect {
 /// Text of the peer's on one line, control characters escaped, at most 128 characters.
 fn shown(text: &str) -> String {
     const LONGEST: usize = 128;
-    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    // An apostrophe needs no escape.
-    let parts = line.split('\'').map(|part| part.escape_debug().to_string());
-    let escaped = parts.collect::<Vec<_>>().join("'");
+    let escaped = on_one_line(text);
     match escaped.char_indices().nth(LONGEST) {
         Some((end, _)) => format!("{}…", &escaped[..end]),
         None => escaped,
     }
 }
+
+/// Text of the peer's on one line, control characters escaped.
+pub(crate) fn on_one_line(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    // An apostrophe needs no escape.
+    let parts = line.split('\'').map(|part| part.escape_debug().to_string());
+    parts.collect::<Vec<_>>().join("'")
+}
+
+#[cfg(test)]
+mod tests;

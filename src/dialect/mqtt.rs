@@ -15,7 +15,7 @@ use std::fmt;
 use std::time::Duration;
 
 use self::codec::{Packet, Packets, Properties};
-use super::{Speak, Stamp, Step, Timing};
+use super::{MOST_STEPS, Speak, Stamp, Step, Timing};
 use crate::proto::close::{BeatNames, Refusal};
 use crate::proto::event::Message;
 use crate::proto::heartbeat::Wishes;
@@ -221,6 +221,9 @@ impl Speak for Mqtt {
         self.packets.add(message.as_bytes());
         loop {
             let meant = match self.packets.next(self.version) {
+                Ok(Some(_)) if steps.len() >= MOST_STEPS => Err(malformed(&format!(
+                    "more than {MOST_STEPS} packets in a message"
+                ))),
                 Ok(Some(packet)) => self.packet(packet),
                 Ok(None) => return,
                 Err(what) => Err(malformed(&what)),

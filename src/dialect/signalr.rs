@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Map, Value};
 
 use super::json::{object, text};
-use super::{Speak, Stamp, Step, Timing};
+use super::{MOST_STEPS, Speak, Stamp, Step, Timing};
 use crate::proto::close::{BeatNames, Refusal};
 use crate::proto::event::Message;
 use crate::proto::heartbeat::Wishes;
@@ -70,6 +70,11 @@ impl Speak for SignalR {
             return;
         };
         for record in records.split(END) {
+            if steps.len() >= MOST_STEPS {
+                let words = format!("more than {MOST_STEPS} records in a message");
+                steps.push(refused(words, Advice::Backoff));
+                return;
+            }
             let record = Message::text(record);
             let Some(said) = object(&record) else {
                 let words = "a record that is no JSON object; is this SignalR's JSON hub protocol?";

@@ -18,7 +18,7 @@ use std::fmt;
 use std::time::Duration;
 
 use self::codec::{Command, Frame, Frames};
-use super::{Speak, Step, Timing};
+use super::{MOST_STEPS, Speak, Step, Timing};
 use crate::proto::close::{BeatNames, Refusal};
 use crate::proto::event::Message;
 use crate::proto::heartbeat::Wishes;
@@ -192,6 +192,9 @@ impl Speak for Stomp {
         self.frames.add(bytes);
         loop {
             let meant = match self.frames.next() {
+                Ok(Some(_)) if steps.len() >= MOST_STEPS => Err(malformed(&format!(
+                    "more than {MOST_STEPS} frames in a message"
+                ))),
                 Ok(Some(frame)) => self.frame(frame),
                 Ok(None) => return,
                 Err(what) => Err(malformed(&what)),

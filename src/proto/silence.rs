@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub(crate) struct Silence {
     limit: Duration,
     last: Instant,
+    /// When the limit was set: a deadline before it is no sign of a late clock.
+    set: Instant,
 }
 
 /// What is to be done about a silence.
@@ -24,7 +26,11 @@ pub(crate) enum Silent {
 impl Silence {
     /// Watches a connection that came up at `now`; a peer silent for `limit` is given up.
     pub(crate) fn new(limit: Duration, now: Instant) -> Self {
-        Self { limit, last: now }
+        Self {
+            limit,
+            last: now,
+            set: now,
+        }
     }
 
     /// When [`Self::poll`] has something to say, unless the peer beats before.
@@ -41,7 +47,11 @@ impl Silence {
 
     /// What is due at `now`.
     pub(crate) fn poll(&mut self, now: Instant) -> Option<Silent> {
-        let late = now.checked_duration_since(self.deadline())?;
+        let deadline = self.deadline();
+        if deadline > now {
+            return None;
+        }
+        let late = now.saturating_duration_since(deadline.max(self.set));
         if late > self.limit {
             self.last = now;
             return Some(Silent::Stalled { late });
@@ -50,8 +60,10 @@ impl Silence {
     }
 
     /// Applies another limit to the standing connection.
-    pub(crate) fn retune(&mut self, limit: Duration) {
-        self.limit = limit;
+    pub(crate) fn retune(&mut self, limit: Duration, now: Instant) {
+        if limit != self.limit {
+            (self.limit, self.set) = (limit, now);
+        }
     }
 }
 
@@ -134,6 +146,19 @@ mod tests {
         assert_eq!(silence.poll(up + secs(13)), Some(Silent::Stalled { late }));
         assert_eq!(silence.poll(up + secs(18)), None);
         assert_eq!(silence.poll(up + secs(19)), Some(Silent::GiveUp(secs(6))));
+    }
+
+    #[test]
+    fn a_limit_that_is_past_when_it_is_set_is_no_late_clock() {
+        let up = Instant::now();
+        let mut silence = Silence::new(secs(45), up);
+        silence.retune(secs(5), up + secs(40));
+        let gone = Some(Silent::GiveUp(secs(5)));
+        assert_eq!(silence.poll(up + secs(40)), gone);
+        let mut silence = Silence::new(secs(45), up);
+        silence.retune(secs(5), up + secs(40));
+        let late = secs(6);
+        assert_eq!(silence.poll(up + secs(46)), Some(Silent::Stalled { late }));
     }
 
     #[test]

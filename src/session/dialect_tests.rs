@@ -507,3 +507,57 @@ async fn what_is_as_good_as_a_beat_puts_off_silence_and_counts_as_none() {
     assert_eq!(count(Event::Message(Message::text("hello"))), 1);
     assert_eq!(count(Event::Message(Message::text("world"))), 1);
 }
+
+/// The process stood still for a while, less than a limit's length: what the peer said meanwhile
+/// waits, and the beat stands behind other things.
+#[tokio::test(start_paused = true)]
+async fn what_came_in_time_is_read_before_the_peer_is_given_up() {
+    let (held, mut peer) = speaking(cable(), quick()).await;
+    tokio::time::sleep(secs(3)).await;
+    for text in [CABLE_MESSAGE, CABLE_MESSAGE, CABLE_PING] {
+        peer.send(WsMessage::text(text)).await.unwrap();
+    }
+    // Nothing of the session's runs before it is 8 s old, 2 s late.
+    tokio::time::advance(secs(5)).await;
+    tokio::time::sleep(secs(1)).await;
+    let (_, events) = asked_to_stop(held).await;
+    assert_eq!(
+        when(&events, |e| matches!(e, Event::HeartbeatReceived)),
+        [8_000]
+    );
+}
+
+/// A flood that no beat is in does not put the end off.
+#[tokio::test(start_paused = true)]
+async fn a_flood_is_not_read_for_ever_before_the_peer_is_given_up() {
+    let (held, mut peer) = speaking(cable(), quick()).await;
+    let flood = tokio::spawn(async move {
+        while peer.send(WsMessage::text(CABLE_MESSAGE)).await.is_ok() {
+            tokio::time::sleep(Duration::from_micros(100)).await;
+        }
+    });
+    let (end, _, gone) = held.finished().await;
+    assert_eq!((end.cause, gone), (Cause::Silence, secs(6)));
+    flood.await.unwrap();
+}
+
+/// STOMP may beat one way; a limit that is set later is watched all the same.
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_set_later_is_watched() {
+    let login = stomp::Login {
+        vhost: "/".into(),
+        login: None,
+        passcode: None,
+        topics: Vec::new(),
+    };
+    let connected = "CONNECTED\nversion:1.2\nheart-beat:0,0\n\n\0";
+    let dialect = hello_done(Dialect::Stomp(Stomp::new(login)), connected);
+    let (held, _peer) = speaking(dialect, quick()).await;
+    tokio::time::sleep(secs(20)).await;
+    let mut policy = quick();
+    policy.wishes.max_silence = Some(secs(4));
+    let retune = Request::Retune(Box::new(policy));
+    held.requests.send(retune).unwrap();
+    let (end, _, gone) = held.finished().await;
+    assert_eq!((end.cause, gone), (Cause::Silence, secs(24)));
+}

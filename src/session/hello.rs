@@ -14,9 +14,10 @@ use crate::proto::reconnect::Advice;
 use crate::transport::dial::{DialError, Dialed};
 use crate::transport::link::{Incoming, Link};
 
-/// What may come in beside the hello until it is done, in bytes of messages and a little for each.
+/// What may come in until the hello is done, in bytes of messages and a little for each. All of it
+/// counts: what is kept may be a small piece of a large message, and holds the whole of it.
 const MOST_EARLY: usize = 1 << 20;
-/// What a step costs beside its bytes.
+/// What a message, or a step, costs beside its bytes.
 const STEP: usize = 64;
 
 /// A connection whose hello is done.
@@ -151,7 +152,10 @@ async fn talk(
     let mut steps = Vec::new();
     while dialect.awaits().is_some() {
         match link.recv().await? {
-            Incoming::Message(message) => dialect.read(&message, &mut steps),
+            Incoming::Message(message) => {
+                held += message.as_bytes().len() + STEP;
+                dialect.read(&message, &mut steps);
+            }
             Incoming::Close(frame) => return Err(Ending::PeerClosed(frame).into()),
             Incoming::Ping | Incoming::Pong(_) | Incoming::Comment | Incoming::Bytes => continue,
         }
@@ -165,15 +169,14 @@ async fn talk(
                 Step::Refused(refusal) => {
                     return Err(Broken::Refused(refusal.words, refusal.advice));
                 }
-                Step::Message(ref message) => held += message.as_bytes().len() + STEP,
                 // Silence is counted from the end of the hello.
                 Step::Life => continue,
-                Step::Beat | Step::Answer(_) => held += STEP,
-            }
-            if held > MOST_EARLY {
-                return Err(Broken::TooMuch);
+                Step::Message(_) | Step::Beat | Step::Answer(_) => held += STEP,
             }
             early.push(step);
+        }
+        if held > MOST_EARLY && dialect.awaits().is_some() {
+            return Err(Broken::TooMuch);
         }
     }
     Ok(early)

@@ -9,6 +9,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::CloseCode;
 use tokio_tungstenite::tungstenite::protocol::{CloseFrame as WsClose, Role};
 
 use super::*;
+use crate::config::heartbeat::Broker;
 use crate::config::{ConnectionOptions, Heartbeat, Policy, Secret, SecretSource};
 use crate::dialect::pattern::Pattern;
 use crate::stats::{Identity, Protocol};
@@ -243,6 +244,42 @@ async fn a_peer_that_says_too_much_first_is_not_listened_to_for_ever() {
         while peer.send(WsMessage::text(large.as_str())).await.is_ok() {
             taken += 1;
             assert!(taken < 8, "it is still taken");
+        }
+    };
+    let (error, ()) = tokio::join!(failure(greeted), flood);
+    assert_eq!(
+        error.message,
+        "the peer sent more than 1 MiB before its hello was done"
+    );
+}
+
+/// What is kept of a message may be a few bytes of it, and holds all of it in memory.
+#[tokio::test(start_paused = true)]
+async fn what_comes_before_the_hello_is_done_counts_in_full() {
+    let broker = Broker {
+        topics: vec!["a".into()],
+        ..Broker::default()
+    };
+    let heartbeat = Heartbeat::Mqtt {
+        version: crate::dialect::mqtt::Version::V311,
+        client_id: None,
+        broker: Arc::new(broker),
+    };
+    let (greeted, mut peer) = greeting(target(heartbeat), Duration::from_secs(15)).await;
+    hear(&mut peer).await; // CONNECT
+    let accepted = WsMessage::binary(vec![0x20, 2, 0, 0]);
+    peer.send(accepted).await.unwrap();
+    hear(&mut peer).await; // SUBSCRIBE
+    // A topic of 65,000 bytes, and a payload of one.
+    let mut publish = vec![0x30];
+    publish.extend([0xeb, 0xfb, 0x03]); // 65,003
+    publish.extend(65_000_u16.to_be_bytes());
+    publish.extend([b'x'; 65_001]);
+    let flood = async {
+        let mut taken = 0;
+        while peer.send(WsMessage::binary(publish.clone())).await.is_ok() {
+            taken += 1;
+            assert!(taken < 40, "it is still taken");
         }
     };
     let (error, ()) = tokio::join!(failure(greeted), flood);
