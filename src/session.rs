@@ -28,8 +28,9 @@ use crate::transport::sse::Resume;
 /// After both Close frames the peer ends TCP (RFC 6455 section 7.1.1); one that does not is left
 /// after this long.
 const LAST_FIN: Duration = Duration::from_secs(1);
-/// How much of what came in is read before what is due: a flood must not put that off for ever.
-const MOST_READ_LATE: u32 = 1024;
+/// How much of what came in is read before what is due is looked at: a flood must not put that off
+/// for ever.
+const MOST_READ_FIRST: u32 = 1024;
 
 /// Whom a connection belongs to.
 pub(crate) trait Host {
@@ -330,72 +331,66 @@ impl Session {
             return ending;
         }
         let mut alarm = pin!(sleep(Duration::ZERO));
-        let mut read_late = 0;
+        // What has come in is older than what is due, and among it may be what is missed: so it is
+        // read first.
+        let mut read = MOST_READ_FIRST;
         loop {
-            let now = clock();
-            // What has come in is older than what is due now; among it may be what is missed.
-            let overdue = self.deadline().is_some_and(|due| due <= now);
-            let came = match overdue && read_late < MOST_READ_LATE {
-                true => poll_fn(|cx| Poll::Ready(self.link.poll_recv(cx))).await,
-                false => Poll::Pending,
-            };
-            let next = match came {
-                Poll::Ready(incoming) => {
-                    read_late += 1;
-                    self.received(incoming, host)
-                }
-                Poll::Pending => {
-                    read_late = 0;
-                    while let Some(action) = self.heartbeat.poll(now) {
-                        match action {
-                            Action::Ping { seq, retry } => {
-                                // The peer almost always takes the bytes at once.
-                                let flushed = match self.try_beat(seq) {
-                                    Some(flushed) => flushed,
-                                    None => Box::pin(self.flush(host)).await,
-                                };
-                                if let Err(ending) = flushed {
-                                    return ending;
-                                }
-                                self.last_out = Moment::new(clock(), self.since);
-                                host.observe(Event::PingSent { seq, retry });
+            if read >= MOST_READ_FIRST {
+                read = 0;
+                let now = clock();
+                while let Some(action) = self.heartbeat.poll(now) {
+                    match action {
+                        Action::Ping { seq, retry } => {
+                            // The peer almost always takes the bytes at once.
+                            let flushed = match self.try_beat(seq) {
+                                Some(flushed) => flushed,
+                                None => Box::pin(self.flush(host)).await,
+                            };
+                            if let Err(ending) = flushed {
+                                return ending;
                             }
-                            Action::GiveUp => {
-                                let sent = self.heartbeat.outstanding();
-                                let names = self.dialect().map_or(BeatNames::PING, Dialect::names);
-                                return Ending::PongTimeout { sent, names };
-                            }
-                            Action::Stalled { late } => host.observe(Event::Stalled { late }),
+                            self.last_out = Moment::new(clock(), self.since);
+                            host.observe(Event::PingSent { seq, retry });
                         }
+                        Action::GiveUp => {
+                            let sent = self.heartbeat.outstanding();
+                            let names = self.dialect().map_or(BeatNames::PING, Dialect::names);
+                            return Ending::PongTimeout { sent, names };
+                        }
+                        Action::Stalled { late } => host.observe(Event::Stalled { late }),
                     }
-                    if let Some(more) = &mut self.more
-                        && let Err(ending) = more.poll(now, host)
-                    {
-                        return ending;
-                    }
-                    let deadline = self.deadline();
-                    if let Some(deadline) = deadline.map(Into::into)
-                        && alarm.deadline() != deadline
-                    {
-                        alarm.as_mut().reset(deadline);
-                    }
-                    let next = poll_fn(|cx| {
-                        // Only receiving; one frame of pointers, where a `select!` keeps every branch's
-                        // future and result.
-                        if let Poll::Ready(request) = host.poll_asked(cx) {
-                            return Poll::Ready(self.requested(request, host));
-                        }
-                        if let Poll::Ready(incoming) = self.link.poll_recv(cx) {
-                            return Poll::Ready(self.received(incoming, host));
-                        }
-                        match deadline {
-                            Some(_) => alarm.as_mut().poll(cx).map(|()| Next::Go),
-                            None => Poll::Pending,
-                        }
-                    });
-                    next.await
                 }
-            };
+                if let Some(more) = &mut self.more
+                    && let Err(ending) = more.poll(now, host)
+                {
+                    return ending;
+                }
+            }
+            let deadline = self.deadline();
+            if let Some(deadline) = deadline.map(Into::into)
+                && alarm.deadline() != deadline
+            {
+                alarm.as_mut().reset(deadline);
+            }
+            let next = poll_fn(|cx| {
+                // Only receiving; one frame of pointers, where a `select!` keeps every branch's
+                // future and result.
+                if let Poll::Ready(request) = host.poll_asked(cx) {
+                    return Poll::Ready(self.requested(request, host));
+                }
+                if let Poll::Ready(incoming) = self.link.poll_recv(cx) {
+                    read += 1;
+                    return Poll::Ready(self.received(incoming, host));
+                }
+                match deadline {
+                    Some(_) => alarm.as_mut().poll(cx).map(|()| {
+                        read = MOST_READ_FIRST;
+                        Next::Go
+                    }),
+                    None => Poll::Pending,
+                }
+            });
+            let next = next.await;
             match next {
                 Next::Go => {}
                 Next::Send(message, written) => {
