@@ -84,7 +84,7 @@ pub(crate) struct SessionPolicy {
 /// What a peer is told when it is given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum SilentClose {
-    /// 1011 "no pong": the client.
+    /// 1011 and what did not come, `no pong`: the client.
     NoPong,
     /// 1008 "silent": the server.
     Silent,
@@ -617,6 +617,11 @@ impl Session {
             && let Some(words) = self.dialect().and_then(|d| d.explain(frame.code))
         {
             verdict.message.push_str(&format!(": {words}"));
+        }
+        if let Ending::PongTimeout { .. } | Ending::Silence(_) = &ending
+            && let Some(remark) = self.dialect().and_then(Dialect::remark)
+        {
+            verdict.message.push_str(&format!("; {remark}"));
         }
         if !self.link.sends() {
             // An event stream just ends.

@@ -12,21 +12,38 @@ const SILENCE: Duration = Duration::from_secs(45);
 
 /// One connection's state.
 #[derive(Debug)]
-pub(crate) struct Expect(Matcher);
+pub(crate) struct Expect {
+    matcher: Matcher,
+    /// Messages since the last match.
+    unmatched: u64,
+}
 
 impl Expect {
     /// Waits for messages that match `pattern`, which holds no templates.
     pub(crate) fn new(pattern: &Pattern) -> Result<Self, String> {
-        pattern.fixed().map(Self)
+        pattern.fixed().map(|matcher| Self {
+            matcher,
+            unmatched: 0,
+        })
     }
 }
 
 impl Speak for Expect {
     fn read(&mut self, message: &Message, steps: &mut Vec<Step>) {
-        steps.push(match self.0.matches(message) {
-            true => Step::Beat,
-            false => Step::Message(message.clone()),
+        steps.push(match self.matcher.matches(message) {
+            true => {
+                self.unmatched = 0;
+                Step::Beat
+            }
+            false => {
+                self.unmatched += 1;
+                Step::Message(message.clone())
+            }
         });
+    }
+
+    fn remark(&self) -> Option<String> {
+        super::none_matched(self.unmatched)
     }
 
     fn timing(&self, wishes: &Wishes) -> Timing {
@@ -54,6 +71,20 @@ mod tests {
         let mut steps = Vec::new();
         expect.read(&Message::text(text), &mut steps);
         steps
+    }
+
+    #[test]
+    fn it_tells_how_many_did_not_match_since_the_last_that_did() {
+        let mut speaker = expect("^tick");
+        assert_eq!(speaker.remark(), None);
+        read(&mut speaker, "tock");
+        let one = "1 message came meanwhile, and did not match `expect`";
+        assert_eq!(speaker.remark().unwrap(), one);
+        read(&mut speaker, "tock");
+        let two = "2 messages came meanwhile, none matched `expect`";
+        assert_eq!(speaker.remark().unwrap(), two);
+        read(&mut speaker, "tick");
+        assert_eq!(speaker.remark(), None);
     }
 
     #[test]

@@ -21,6 +21,8 @@ pub(crate) struct Templates {
     /// The beat sent last, and what its answer looks like. Kept over the beats by a pattern that
     /// is the same for all.
     last: Option<(Stamp, Matcher)>,
+    /// Messages since the last answer.
+    unmatched: u64,
 }
 
 impl Templates {
@@ -32,6 +34,7 @@ impl Templates {
             expect: expect.parse().map_err(|wrong| format!("expect: {wrong}"))?,
             nonce,
             last: None,
+            unmatched: 0,
         })
     }
 }
@@ -49,9 +52,19 @@ impl Speak for Templates {
         let answers = self.last.as_ref();
         let answers = answers.filter(|(_, matcher)| matcher.matches(message));
         steps.push(match answers {
-            Some((stamp, _)) => Step::Answer(self.expect.has_seq().then_some(stamp.seq)),
-            None => Step::Message(message.clone()),
+            Some((stamp, _)) => {
+                self.unmatched = 0;
+                Step::Answer(self.expect.has_seq().then_some(stamp.seq))
+            }
+            None => {
+                self.unmatched += 1;
+                Step::Message(message.clone())
+            }
         });
+    }
+
+    fn remark(&self) -> Option<String> {
+        super::none_matched(self.unmatched)
     }
 
     fn timing(&self, wishes: &Wishes) -> Timing {

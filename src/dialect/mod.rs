@@ -115,6 +115,11 @@ trait Speak {
         None
     }
 
+    /// What may explain that no beat, or no answer, came.
+    fn remark(&self) -> Option<String> {
+        None
+    }
+
     /// What the protocol calls its beat and the answer.
     fn names(&self) -> BeatNames {
         BeatNames {
@@ -232,6 +237,11 @@ impl Dialect {
         self.speaker().explain(code)
     }
 
+    /// What may explain that no beat, or no answer, came.
+    pub(crate) fn remark(&self) -> Option<String> {
+        self.speaker().remark()
+    }
+
     /// What the protocol calls its beat and the answer.
     pub(crate) fn names(&self) -> BeatNames {
         self.speaker().names()
@@ -240,6 +250,17 @@ impl Dialect {
     /// Whether any arrival is life, and not only the protocol's beats: of an event stream.
     pub(crate) fn lives_by_bytes(&self) -> bool {
         matches!(self, Self::Sse(_))
+    }
+}
+
+/// What to say when `messages` came of which none was waited for.
+fn none_matched(messages: u64) -> Option<String> {
+    match messages {
+        0 => None,
+        1 => Some("1 message came meanwhile, and did not match `expect`".to_owned()),
+        n => Some(format!(
+            "{n} messages came meanwhile, none matched `expect`"
+        )),
     }
 }
 

@@ -42,8 +42,12 @@ impl SignalR {
             let error = error.as_str().unwrap_or("without words");
             let words = format!("handshake error: {}", super::shown(error));
             steps.push(refused(words, Advice::Refused));
-        } else if response.contains_key("type") {
-            let words = "a hub message before the handshake's response; is this SignalR?";
+        } else if response.contains_key("type") || response.contains_key("protocol") {
+            // An echo of ours would hold for ever: the beats look alike, too.
+            let words = match response.contains_key("type") {
+                true => "a hub message before the handshake's response; is this SignalR?",
+                false => "our handshake request came back; is this SignalR?",
+            };
             steps.push(refused(words.to_owned(), Advice::Backoff));
         } else {
             self.shook_hands = true;

@@ -305,7 +305,7 @@ impl Ending {
                     1 => format!("no {answer} to a {beat}"),
                     n => format!("no {answer} to {n} {beat}s"),
                 };
-                let close = CloseFrame::new(1011, "no pong");
+                let close = CloseFrame::new(1011, &format!("no {answer}"));
                 verdict(Cause::PongTimeout, Us, Backoff, message, Some(close))
             }
             Self::Silence(limit) => {

@@ -660,7 +660,11 @@ impl Dial<'_> {
         };
         let what = self.wanted.request();
         let waited_for = || match received.bytes() {
-            0 => format!("no answer to {what}"),
+            0 => match self.wanted {
+                Wanted::Upgrade => format!("no answer to {what}"),
+                // nginx' default: not even the head is passed on before a buffer is full.
+                Wanted::Stream => format!("no answer to {what} (does a proxy hold it back?)"),
+            },
             1 => format!("the answer to {what} stopped after 1 byte; not complete"),
             n => format!("the answer to {what} stopped after {n} bytes; not complete"),
         };

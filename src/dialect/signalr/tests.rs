@@ -38,6 +38,17 @@ fn the_handshake_is_answered_by_an_empty_object() {
 }
 
 #[test]
+fn an_echo_is_no_handshake() {
+    let mut speaker = SignalR::new();
+    let words = "our handshake request came back; is this SignalR?";
+    assert_eq!(
+        read(&mut speaker, HANDSHAKE),
+        [says(words, Advice::Backoff)]
+    );
+    assert!(speaker.awaits().is_some());
+}
+
+#[test]
 fn a_refused_handshake_is_told() {
     let error = "{\"error\":\"The protocol 'json' is not supported.\"}\u{1e}";
     let words = "handshake error: The protocol 'json' is not supported.";
