@@ -183,11 +183,14 @@ impl More {
     fn retune(&mut self, policy: &SessionPolicy, now: Instant, host: &mut impl Host) {
         let timing = self.speech.dialect.as_ref();
         let timing = timing.map(|dialect| dialect.timing(&policy.wishes));
-        if let (Some(limit), Some(silence)) = (
+        match (
             timing.and_then(|timing| timing.max_silence),
             &mut self.silence,
         ) {
-            silence.retune(limit);
+            (Some(limit), Some(silence)) => silence.retune(limit),
+            // STOMP's peers may promise no beats, and the target ask for some all the same.
+            (Some(limit), none) => *none = Some(Silence::new(limit, now)),
+            (None, some) => *some = None,
         }
         match (policy.staleness, &mut self.staleness) {
             (Some(limit), Some(staleness)) => {
@@ -712,5 +715,9 @@ fn clock() -> Instant {
 
 #[cfg(test)]
 mod dialect_tests;
+#[cfg(test)]
+mod speech_tests;
+#[cfg(test)]
+mod staleness_tests;
 #[cfg(test)]
 mod tests;
