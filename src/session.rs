@@ -191,6 +191,7 @@ impl More {
             &mut self.silence,
         ) {
             (Some(limit), Some(silence)) => silence.retune(limit, now),
+            // STOMP's peers may promise no beats, and the target ask for some all the same.
             (Some(limit), none) => *none = Some(Silence::new(limit, now)),
             (None, some) => *some = None,
         }
@@ -737,5 +738,9 @@ fn clock() -> Instant {
 
 #[cfg(test)]
 mod dialect_tests;
+#[cfg(test)]
+mod speech_tests;
+#[cfg(test)]
+mod staleness_tests;
 #[cfg(test)]
 mod tests;

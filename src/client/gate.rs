@@ -104,6 +104,12 @@ impl DialGate {
         };
     }
 
+    /// What the gap between two dials is multiplied by.
+    #[cfg(test)]
+    pub(super) fn slowdown(&self) -> f64 {
+        self.pace().slowdown
+    }
+
     fn pace(&self) -> MutexGuard<'_, Pace> {
         self.pace.lock().unwrap_or_else(PoisonError::into_inner)
     }

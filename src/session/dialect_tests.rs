@@ -22,14 +22,14 @@ use crate::transport::io::Io;
 use crate::transport::memory::wire;
 use crate::transport::ws::WsLink;
 
-type Peer = WebSocketStream<DuplexStream>;
-type Told = (Duration, Event);
+pub(super) type Peer = WebSocketStream<DuplexStream>;
+pub(super) type Told = (Duration, Event);
 
-const CABLE_PING: &str = r#"{"type":"ping","message":1763650000}"#;
-const CABLE_MESSAGE: &str = r#"{"identifier":"x","message":{"n":1}}"#;
+pub(super) const CABLE_PING: &str = r#"{"type":"ping","message":1763650000}"#;
+pub(super) const CABLE_MESSAGE: &str = r#"{"identifier":"x","message":{"n":1}}"#;
 
 /// A session that speaks `speech`, and the peer's end of it.
-async fn speak(speech: Speech, policy: SessionPolicy) -> (Held, Peer) {
+pub(super) async fn speak(speech: Speech, policy: SessionPolicy) -> (Held, Peer) {
     let (ours, theirs, _) = wire();
     let link = Link::Ws(WsLink::client(Io::Memory(ours), &[], 1 << 20));
     let held = start(link, None, policy, speech);
@@ -37,7 +37,7 @@ async fn speak(speech: Speech, policy: SessionPolicy) -> (Held, Peer) {
     (held, peer)
 }
 
-async fn speaking(dialect: Dialect, policy: SessionPolicy) -> (Held, Peer) {
+pub(super) async fn speaking(dialect: Dialect, policy: SessionPolicy) -> (Held, Peer) {
     let speech = Speech {
         dialect: Some(Box::new(dialect)),
         ..Speech::default()
@@ -46,20 +46,20 @@ async fn speaking(dialect: Dialect, policy: SessionPolicy) -> (Held, Peer) {
 }
 
 /// Sends `ping N`, and takes `pong N` for its answer.
-fn counted() -> Dialect {
+pub(super) fn counted() -> Dialect {
     let expect = Pattern::Regex("^pong ${seq}$".into());
     Dialect::Message(Templates::new("ping ${seq}", &expect, 1).unwrap())
 }
 
 /// One that has been welcomed.
-fn cable() -> Dialect {
+pub(super) fn cable() -> Dialect {
     hello_done(
         Dialect::ActionCable(ActionCable::new(Vec::new())),
         r#"{"type":"welcome"}"#,
     )
 }
 
-fn hello_done(mut dialect: Dialect, last_word: &str) -> Dialect {
+pub(super) fn hello_done(mut dialect: Dialect, last_word: &str) -> Dialect {
     dialect.open(&Wishes::default());
     dialect.read(&Message::text(last_word), &mut Vec::new());
     assert_eq!(dialect.awaits(), None);
@@ -67,7 +67,7 @@ fn hello_done(mut dialect: Dialect, last_word: &str) -> Dialect {
 }
 
 /// Beats each second, waits two for the answer.
-fn quick() -> SessionPolicy {
+pub(super) fn quick() -> SessionPolicy {
     let mut policy = policy();
     // Of RFC 6455's pings, of which there are none.
     policy.heartbeat.mode = PingMode::Never;
@@ -76,7 +76,7 @@ fn quick() -> SessionPolicy {
 }
 
 /// Answers what it hears by `answer`, until the session leaves.
-fn answering(
+pub(super) fn answering(
     mut peer: Peer,
     mut answer: impl FnMut(&str) -> Option<(Duration, String)> + Send + 'static,
 ) -> tokio::task::JoinHandle<Vec<String>> {
@@ -97,7 +97,11 @@ fn answering(
 }
 
 /// Says `text` each `every`, and reads, until the session leaves.
-fn saying(mut peer: Peer, text: &'static str, every: Duration) -> tokio::task::JoinHandle<()> {
+pub(super) fn saying(
+    mut peer: Peer,
+    text: &'static str,
+    every: Duration,
+) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         let mut due = tokio::time::interval(every);
         due.tick().await;
@@ -111,7 +115,7 @@ fn saying(mut peer: Peer, text: &'static str, every: Duration) -> tokio::task::J
 }
 
 /// When what was told, in milliseconds.
-fn when(events: &[Told], is: impl Fn(&Event) -> bool) -> Vec<u128> {
+pub(super) fn when(events: &[Told], is: impl Fn(&Event) -> bool) -> Vec<u128> {
     let told = events.iter().filter(|(_, event)| is(event));
     told.map(|(at, _)| at.as_millis()).collect()
 }
@@ -124,7 +128,7 @@ fn rtts(events: &[Told]) -> Vec<Option<Duration>> {
     rtts.collect()
 }
 
-async fn asked_to_stop(held: Held) -> (End, Vec<Told>) {
+pub(super) async fn asked_to_stop(held: Held) -> (End, Vec<Told>) {
     let request = Request::End(Asked::Shutdown);
     held.requests.send(request).unwrap();
     let (end, events, _) = held.finished().await;

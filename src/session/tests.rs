@@ -113,7 +113,7 @@ pub(super) fn start(
     }
 }
 
-async fn hold_with_peer(policy: SessionPolicy) -> (Held, WebSocketStream<DuplexStream>) {
+pub(super) async fn hold_with_peer(policy: SessionPolicy) -> (Held, WebSocketStream<DuplexStream>) {
     let (held, theirs) = hold(policy, 1 << 20).await;
     (
         held,

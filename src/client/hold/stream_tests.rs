@@ -158,6 +158,16 @@ async fn a_204_stops_until_another_connection_is_wished_for() {
     heard(&mut heads).await;
     assert!(heads.try_recv().is_err(), "asked once");
 
+    // Neither the failure nor its number is of another one.
+    let (bad, _heads) = peer(&["HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"]).await;
+    held.desired.set(events(bad, quick()));
+    let attempts = held.next(|event| match event {
+        Event::DialFailed(failure) => Some(failure.attempts),
+        _ => None,
+    });
+    assert_eq!(attempts.await, 1);
+    assert_eq!(held.wait().await, Duration::from_millis(100));
+
     let (up, _heads) = peer(&[&format!("{GOOD}{{hold}}")]).await;
     held.desired.set(events(up, quick()));
     held.established().await;
@@ -252,4 +262,112 @@ async fn a_stream_of_comments_alone_is_healthy() {
     })
     .await;
     assert!(beats >= 10 && arrivals >= 10, "{beats}, {arrivals}");
+}
+
+#[tokio::test]
+async fn another_url_while_a_stream_stands_knows_nothing_of_the_one_before_that() {
+    let first = format!("{GOOD}id: 7\nretry: 400\ndata: a\n\n");
+    let (old, _heads) = peer(&[&first, &format!("{GOOD}{{hold}}")]).await;
+    let (new, mut heads) = peer(&["HTTP/1.1 500 Oops\r\nContent-Length: 0\r\n\r\n"]).await;
+    let mut held = held(events(old, quick()));
+    held.ended().await;
+    held.established().await;
+    held.desired.set(events(new, quick()));
+    assert_eq!(id_in(&heard(&mut heads).await), None);
+    assert_eq!(held.wait().await, Duration::from_millis(100));
+}
+
+#[tokio::test]
+async fn who_dials_no_more_does_not_stay_after_a_204_either() {
+    struct Spent;
+    impl Observer for Spent {
+        fn observe(&mut self, _: Event) {}
+        fn dial_again(&mut self) -> bool {
+            false
+        }
+    }
+    let (done, _heads) = peer(&["HTTP/1.1 204 No Content\r\n\r\n"]).await;
+    let gate = DialGate::new(crate::config::DialLimits {
+        concurrency: 1,
+        per_second: 10,
+    });
+    let desired = Desired::new(events(done, quick()));
+    let held = hold(desired, gate, FirstPing::AfterInterval, Spent);
+    timeout(PATIENCE, held).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_first_event_s_delay_is_told_once_and_bytes_alone_are_arrivals() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let delay = Duration::from_millis(200);
+    tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        stream.write_all(GOOD.as_bytes()).await.unwrap();
+        tokio::time::sleep(delay).await;
+        // One write, of five comments.
+        let bytes = b": 1\n\n: 2\n\n: 3\n\n: 4\n\n: 5\n\ndata: a\n\ndata: b\n\n";
+        stream.write_all(bytes).await.unwrap();
+    });
+    let mut held = held(events(address, quick()));
+    let (mut first, mut beats, mut arrivals) = (Vec::new(), 0, 0);
+    held.next(|event| match event {
+        Event::FirstEvent { delay } => {
+            first.push(*delay);
+            None
+        }
+        Event::HeartbeatReceived => {
+            beats += 1;
+            None
+        }
+        Event::Arrived { .. } => {
+            arrivals += 1;
+            None
+        }
+        Event::Ended(_) => Some(()),
+        _ => None,
+    })
+    .await;
+    assert_eq!(first.len(), 1, "{first:?}");
+    // The head may have been read a little after it was written.
+    assert!(first[0] >= delay / 2, "{first:?}");
+    // However the network cut the bytes, there were fewer pieces than meanings.
+    assert_eq!(beats, 5);
+    assert!((1..5).contains(&arrivals), "{arrivals}");
+}
+
+#[tokio::test]
+async fn an_event_stream_is_sent_nothing_and_says_so() {
+    /// Has something to say as soon as it is up.
+    struct Talkative {
+        tell: mpsc::UnboundedSender<Event>,
+        message: Option<(Message, oneshot::Sender<bool>)>,
+    }
+    impl Observer for Talkative {
+        fn observe(&mut self, event: Event) {
+            let _ = self.tell.send(event);
+        }
+        fn poll_outgoing(&mut self, _: &mut Context<'_>) -> Poll<(Message, oneshot::Sender<bool>)> {
+            self.message.take().map_or(Poll::Pending, Poll::Ready)
+        }
+    }
+    let (address, _heads) = peer(&[&format!("{GOOD}data: a\n\n{{hold}}")]).await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let (written, is_written) = oneshot::channel();
+    let message = Some((Message::text("hello"), written));
+    let gate = DialGate::new(crate::config::DialLimits {
+        concurrency: 1,
+        per_second: 10,
+    });
+    let desired = Desired::new(events(address, quick()));
+    let observer = Talkative { tell, message };
+    tokio::spawn(hold(desired, gate, FirstPing::AfterInterval, observer));
+    assert!(!timeout(PATIENCE, is_written).await.unwrap().unwrap());
+    loop {
+        match timeout(PATIENCE, told.recv()).await.unwrap().unwrap() {
+            Event::MessageSent { .. } => panic!("it was told as sent"),
+            Event::Message(_) => break,
+            _ => {}
+        }
+    }
 }

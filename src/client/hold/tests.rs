@@ -3,14 +3,17 @@
 use std::net::SocketAddr;
 
 use futures_util::StreamExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
+use tokio_tungstenite::tungstenite;
 
 use super::*;
 use crate::config::{ConnectionOptions, DialLimits, Policy, Secret};
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::close::Cause;
+use crate::proto::event::Phase;
 use crate::stats::Identity;
 
 pub(super) const PATIENCE: Duration = Duration::from_secs(10);
@@ -258,4 +261,216 @@ async fn a_task_asked_to_end_stays_asked() {
     held.desired.set(target(address, Policy::default()));
     assert_eq!(held.ended().await, Cause::Removed);
     timeout(PATIENCE, held.task).await.unwrap().unwrap();
+}
+
+/// A peer that answers each request by `answer`, then a Close frame if it agreed, and ends TCP.
+async fn answering(answer: &'static str) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        loop {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            if answer.is_empty() {
+                let mut ws = tokio_tungstenite::accept_async(stream).await.unwrap();
+                let frame = tungstenite::protocol::CloseFrame {
+                    code: 4001.into(),
+                    reason: "no s3cret-token here".into(),
+                };
+                let _ = ws.close(Some(frame)).await;
+                while let Some(Ok(_)) = ws.next().await {}
+                continue;
+            }
+            let mut head = Vec::new();
+            while !head.ends_with(b"\r\n\r\n") {
+                head.push(stream.read_u8().await.unwrap());
+            }
+            stream.write_all(answer.as_bytes()).await.unwrap();
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn who_is_refused_waits_longest_and_sees_no_secret() {
+    let longest = BackoffPolicy::default().max;
+    let mut target = Arc::unwrap_or_clone(target(answering("").await, steady_backoff()));
+    let options = Arc::make_mut(&mut target.connection);
+    let token = Secret::new("Bearer s3cret-token".into());
+    options.headers = vec![(
+        http::header::AUTHORIZATION,
+        crate::config::SecretSource::Literal(token),
+    )];
+    let mut closed = held(Arc::new(target));
+    let message = closed
+        .next(|event| match event {
+            Event::Ended(end) => Some(end.message.clone()),
+            _ => None,
+        })
+        .await;
+    assert_eq!(&*message, "peer refused us (Close 4001 \"no *** here\")");
+    assert_eq!(closed.wait().await, longest);
+
+    let answer = "HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n";
+    let mut refused = held(self::target(answering(answer).await, steady_backoff()));
+    let times = refused
+        .next(|event| match event {
+            Event::DialFailed(failure) => Some(failure.times),
+            _ => None,
+        })
+        .await;
+    assert!(times[Phase::Tcp as usize].is_some(), "{times:?}");
+    assert_eq!(refused.wait().await, longest);
+}
+
+#[tokio::test]
+async fn attempts_are_counted_from_the_last_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(async move {
+        for count in 0.. {
+            let (stream, _) = listener.accept().await.unwrap();
+            // Each second one is dropped without a word.
+            if count % 2 == 1 {
+                let _ = tokio_tungstenite::accept_async(stream).await;
+            }
+        }
+    });
+    let mut policy = steady_backoff();
+    policy.reconnect.max = policy.reconnect.initial;
+    let mut held = held(target(address, policy));
+    for _ in 0..2 {
+        let attempts = held.next(|event| match event {
+            Event::Established(up) => Some(up.attempts),
+            _ => None,
+        });
+        assert_eq!(attempts.await, 2);
+    }
+}
+
+#[tokio::test]
+async fn another_address_forgets_failures_while_it_is_dialed_and_while_it_stands() {
+    for stands in [false, true] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (up, mut is_up) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            for count in 0.. {
+                let (stream, _) = listener.accept().await.unwrap();
+                if count < 2 {
+                    continue;
+                }
+                let _ = up.send(());
+                if stands {
+                    serve(stream).await;
+                } else {
+                    // It is never answered.
+                    std::future::pending::<()>().await;
+                }
+            }
+        });
+        let mut held = held(target(address, steady_backoff()));
+        assert_eq!(held.wait().await.as_millis(), 200);
+        assert_eq!(held.wait().await.as_millis(), 400);
+        if stands {
+            held.established().await;
+        } else {
+            timeout(PATIENCE, is_up.recv()).await.unwrap();
+        }
+        held.desired.set(target(nobody().await, steady_backoff()));
+        assert_eq!(held.wait().await.as_millis(), 200, "stands: {stands}");
+    }
+}
+
+#[tokio::test]
+async fn the_first_ping_of_a_single_client_leaves_after_a_whole_interval() {
+    let (address, _told) = peer().await;
+    let interval = Duration::from_millis(500);
+    // That of the daemon would leave well before.
+    assert!(spread("edge", interval) < interval * 9 / 10);
+    let policy = Policy {
+        heartbeat: HeartbeatPolicy::every(interval),
+        ..Policy::default()
+    };
+    let mut held = held(target(address, policy));
+    held.established().await;
+    let up = Instant::now();
+    held.next(|event| matches!(event, Event::PingSent { .. }).then_some(()))
+        .await;
+    // It came up a little before that was told.
+    assert!(up.elapsed() >= interval * 9 / 10, "{:?}", up.elapsed());
+}
+
+/// Greets, and is never welcomed: each hello fails.
+fn unwelcome(address: SocketAddr) -> Arc<Target> {
+    let mut policy = steady_backoff();
+    policy.timeouts.hello = Duration::from_millis(20);
+    policy.reconnect.initial = Duration::from_millis(100);
+    policy.reconnect.max = policy.reconnect.initial;
+    let mut target = Arc::unwrap_or_clone(target(address, policy));
+    Arc::make_mut(&mut target.connection).heartbeat = Heartbeat::ActionCable {
+        channels: Vec::new(),
+    };
+    Arc::new(target)
+}
+
+#[tokio::test]
+async fn a_hello_that_fails_is_a_failed_dial_to_the_gate_and_to_the_wait() {
+    let (address, _told) = peer().await;
+    let (sender, events) = mpsc::unbounded_channel();
+    // One place for those that failed before, and one more.
+    let gate = DialGate::new(DialLimits {
+        concurrency: 2,
+        per_second: 1_000_000,
+    });
+    let taken = gate.enter(true).await;
+    let mut policy = Policy::clone(&unwelcome(address).policy);
+    policy.reconnect.max = Duration::from_secs(30);
+    let mut growing = Arc::unwrap_or_clone(unwelcome(address));
+    growing.policy = Arc::new(policy);
+    let desired = Desired::new(Arc::new(growing));
+    let task = tokio::spawn(hold(
+        desired.clone(),
+        gate.clone(),
+        FirstPing::AfterInterval,
+        Tell(sender),
+    ));
+    let mut held = Held {
+        desired,
+        events,
+        task,
+    };
+    let failed = held.next(|event| match event {
+        Event::DialFailed(failure) => Some((failure.phase, failure.times, failure.attempts)),
+        _ => None,
+    });
+    let (phase, times, attempts) = failed.await;
+    assert_eq!((phase, attempts), (Phase::Hello, 1));
+    assert!(times[Phase::Hello as usize].is_some(), "{times:?}");
+    assert_eq!(held.wait().await.as_millis(), 100);
+    held.next(|event| (*event == Event::Connecting).then_some(()))
+        .await;
+    // The place of those that failed is taken: it is not dialed before that is free.
+    let more = timeout(Duration::from_millis(200), held.events.recv()).await;
+    assert!(more.is_err(), "{more:?}");
+    drop(taken);
+    assert_eq!(held.wait().await.as_millis(), 200);
+    assert!(gate.slowdown() > 1.0, "{}", gate.slowdown());
+}
+
+#[test]
+fn a_session_lives_by_its_targets_policy() {
+    let address = "127.0.0.1:1".parse().unwrap();
+    let mut policy = Policy {
+        staleness: Some(Duration::from_secs(7)),
+        ..Policy::default()
+    };
+    policy.wishes.max_silence = Some(Duration::from_secs(9));
+    let mut target = Arc::unwrap_or_clone(target(address, policy));
+    let session = session_policy(&target);
+    assert_eq!(session.heartbeat.mode, PingMode::Always);
+    assert_eq!(session.wishes, target.policy.wishes);
+    assert_eq!(session.staleness, target.policy.staleness);
+    // The idle canary never pings.
+    Arc::make_mut(&mut target.connection).heartbeat = Heartbeat::None;
+    assert_eq!(session_policy(&target).heartbeat.mode, PingMode::Never);
 }

@@ -12,6 +12,7 @@ use super::*;
 use crate::config::heartbeat::Broker;
 use crate::config::{ConnectionOptions, Heartbeat, Policy, Secret, SecretSource};
 use crate::dialect::pattern::Pattern;
+use crate::proto::event::{Facts, TlsFacts};
 use crate::stats::{Identity, Protocol};
 use crate::transport::io::Io;
 use crate::transport::memory::wire;
@@ -216,13 +217,13 @@ async fn a_peer_that_leaves_is_told_with_what_was_waited_for() {
     assert_eq!(hear(&mut peer).await, WsMessage::text(init));
     let frame = WsClose {
         code: CloseCode::from(4403),
-        reason: "Forbidden".into(),
+        reason: "no s3cret-sesame here".into(),
     };
     peer.close(Some(frame)).await.unwrap();
     let error = failure(greeted).await;
     assert_eq!(
         error.message,
-        r#"peer refused us (Close 4403 "Forbidden"): forbidden; there was no connection_ack"#
+        r#"peer refused us (Close 4403 "no *** here"): forbidden; there was no connection_ack"#
     );
     assert_eq!(error.advice, Advice::Refused);
 
@@ -287,4 +288,75 @@ async fn what_comes_before_the_hello_is_done_counts_in_full() {
         error.message,
         "the peer sent more than 1 MiB before its hello was done"
     );
+}
+
+fn broker() -> Target {
+    let mut target = target(Heartbeat::Stomp(Arc::default()));
+    let wishes = &mut Arc::make_mut(&mut target.policy).wishes;
+    wishes.interval = Some(Duration::from_secs(3));
+    target
+}
+
+const CONNECTED: &str = "CONNECTED\nversion:1.2\nheart-beat:3000,3000\n\n\0";
+
+#[tokio::test(start_paused = true)]
+async fn the_wishes_of_the_target_are_in_the_first_word_and_the_last_is_the_protocols_own() {
+    let (greeted, mut peer) = greeting(broker(), Duration::from_secs(15)).await;
+    let connect = hear(&mut peer).await.to_string();
+    assert!(connect.contains("\nheart-beat:3000,3000\n"), "{connect}");
+    let error = failure(greeted).await;
+    assert_eq!(error.message, "no CONNECTED within 5s (hello_timeout)");
+    assert_eq!(hear(&mut peer).await, WsMessage::text("DISCONNECT\n\n\0"));
+    assert!(hear(&mut peer).await.is_close());
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_as_good_as_a_beat_is_none_before_the_hello_is_done() {
+    let (greeted, mut peer) = greeting(broker(), Duration::from_secs(15)).await;
+    say(&mut peer, CONNECTED).await;
+    let Greeted { speech, .. } = greeted.await.unwrap().ok().unwrap();
+    assert_eq!(speech.early, []);
+}
+
+#[tokio::test(start_paused = true)]
+async fn tiny_messages_and_beats_count_too() {
+    for said in [PING, r#"{"identifier":"x","message":1}"#] {
+        let (greeted, mut peer) = greet_cable().await;
+        let flood = async {
+            let mut taken = 0;
+            while peer.send(WsMessage::text(said)).await.is_ok() {
+                taken += 1;
+                assert!(taken < 20_000, "it is still taken");
+            }
+        };
+        let (error, ()) = tokio::join!(failure(greeted), flood);
+        let words = "the peer sent more than 1 MiB before its hello was done";
+        assert_eq!(error.message, words);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_failure_says_who_failed_and_keeps_what_was_learned() {
+    let not_after = std::time::SystemTime::UNIX_EPOCH + Duration::from_secs(1_900_000_000);
+    let (ours, theirs, _) = wire();
+    let facts = Facts {
+        tls: Some(TlsFacts {
+            version: "TLSv1.3",
+            cipher: "TLS13_AES_256_GCM_SHA384",
+            not_after: Some(not_after),
+        }),
+        ..Facts::default()
+    };
+    let peer = "192.0.2.1:443".parse().unwrap();
+    let dialed = Dialed {
+        link: Link::Ws(WsLink::client(Io::Memory(ours), &[], 1 << 20)),
+        until: clock() + Duration::from_secs(15),
+        times: Default::default(),
+        facts: Some(Arc::new(facts)),
+        peer: Some(peer),
+    };
+    drop(theirs);
+    let error = greet(dialed, &cable()).await.err().unwrap();
+    assert_eq!(error.peer, Some(peer));
+    assert_eq!(error.certificate_not_after, Some(not_after));
 }

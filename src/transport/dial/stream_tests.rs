@@ -127,7 +127,10 @@ async fn whatever_is_no_event_stream_is_told_with_what_to_do() {
         assert!(error.message.contains(words), "{}", error.message);
     }
     for (answer, words) in [
-        ("", "no answer to the request for the event stream (does a proxy hold it back?) within"),
+        (
+            "",
+            "no answer to the request for the event stream (does a proxy hold it back?) within",
+        ),
         (
             "HTTP/1.1 200 OK\r\n",
             "the answer to the request for the event stream stopped after 17 bytes",
