@@ -15,6 +15,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use futures_util::FutureExt;
 use tokio::sync::oneshot;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::dialect::{Dialect, Stamp, Step};
@@ -336,7 +337,16 @@ impl Session {
             // What has come in is older than what is due now; among it may be what is missed.
             let overdue = self.deadline().is_some_and(|due| due <= now);
             let came = match overdue && read_late < MOST_READ_LATE {
-                true => poll_fn(|cx| Poll::Ready(self.link.poll_recv(cx))).await,
+                true => {
+                    let came = poll_fn(|cx| Poll::Ready(self.link.poll_recv(cx))).await;
+                    if came.is_pending() && read_late > 0 {
+                        // Perhaps it was only the others' turn.
+                        yield_now().await;
+                        poll_fn(|cx| Poll::Ready(self.link.poll_recv(cx))).await
+                    } else {
+                        came
+                    }
+                }
                 false => Poll::Pending,
             };
             let next = match came {

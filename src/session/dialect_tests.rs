@@ -26,6 +26,8 @@ type Peer = WebSocketStream<DuplexStream>;
 type Told = (Duration, Event);
 
 const CABLE_PING: &str = r#"{"type":"ping","message":1763650000}"#;
+/// Hundreds of it are in the wire at once.
+const SHORT: &str = r#"{"message":1}"#;
 const CABLE_MESSAGE: &str = r#"{"identifier":"x","message":{"n":1}}"#;
 
 /// A session that speaks `speech`, and the peer's end of it.
@@ -514,9 +516,10 @@ async fn what_is_as_good_as_a_beat_puts_off_silence_and_counts_as_none() {
 async fn what_came_in_time_is_read_before_the_peer_is_given_up() {
     let (held, mut peer) = speaking(cable(), quick()).await;
     tokio::time::sleep(secs(3)).await;
-    for text in [CABLE_MESSAGE, CABLE_MESSAGE, CABLE_PING] {
-        peer.send(WsMessage::text(text)).await.unwrap();
+    for _ in 0..200 {
+        peer.feed(WsMessage::text(SHORT)).await.unwrap();
     }
+    peer.send(WsMessage::text(CABLE_PING)).await.unwrap();
     // Nothing of the session's runs before it is 8 s old, 2 s late.
     tokio::time::advance(secs(5)).await;
     tokio::time::sleep(secs(1)).await;
@@ -560,4 +563,21 @@ async fn a_limit_that_is_set_later_is_watched() {
     held.requests.send(retune).unwrap();
     let (end, _, gone) = held.finished().await;
     assert_eq!((end.cause, gone), (Cause::Silence, secs(24)));
+}
+
+/// All targets share a thread.
+#[tokio::test(start_paused = true)]
+async fn others_have_their_turn_while_hundreds_of_messages_are_read() {
+    let (held, mut peer) = speaking(cable(), quick()).await;
+    tokio::time::sleep(secs(1)).await;
+    for _ in 0..250 {
+        peer.feed(WsMessage::text(SHORT)).await.unwrap();
+    }
+    peer.flush().await.unwrap();
+    tokio::task::yield_now().await;
+    let request = Request::End(Asked::Shutdown);
+    held.requests.send(request).unwrap();
+    let (_, events, _) = held.finished().await;
+    let read = when(&events, |e| matches!(e, Event::Message(_))).len();
+    assert!(read > 0 && read < 200, "{read}");
 }
