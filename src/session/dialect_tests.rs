@@ -564,20 +564,3 @@ async fn a_limit_that_is_set_later_is_watched() {
     let (end, _, gone) = held.finished().await;
     assert_eq!((end.cause, gone), (Cause::Silence, secs(24)));
 }
-
-/// All targets share a thread.
-#[tokio::test(start_paused = true)]
-async fn others_have_their_turn_while_hundreds_of_messages_are_read() {
-    let (held, mut peer) = speaking(cable(), quick()).await;
-    tokio::time::sleep(secs(1)).await;
-    for _ in 0..250 {
-        peer.feed(WsMessage::text(SHORT)).await.unwrap();
-    }
-    peer.flush().await.unwrap();
-    tokio::task::yield_now().await;
-    let request = Request::End(Asked::Shutdown);
-    held.requests.send(request).unwrap();
-    let (_, events, _) = held.finished().await;
-    let read = when(&events, |e| matches!(e, Event::Message(_))).len();
-    assert!(read > 0 && read < 200, "{read}");
-}

@@ -1,10 +1,9 @@
 //! What moves messages once a peer is reached: a closed set, so that a session is one concrete type.
 
 use std::net::SocketAddr;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
-use tokio::task::coop::poll_proceed;
 
 use super::sse::{Resume, SseLink};
 use super::ws::WsLink;
@@ -70,19 +69,11 @@ impl Link {
     }
 
     /// The next thing that means something.
-    ///
-    /// One read of the socket may bring tens of thousands of messages: each counts against what a
-    /// task may do before others have their turn, for all targets share a thread.
     pub(crate) fn poll_recv(&mut self, cx: &mut Context<'_>) -> Poll<Result<Incoming, Ending>> {
-        let turn = ready!(poll_proceed(cx));
-        let received = match self {
+        match self {
             Self::Ws(ws) => ws.poll_recv(cx),
             Self::Sse(sse) => sse.poll_recv(cx),
-        };
-        if received.is_ready() {
-            turn.made_progress();
         }
-        received
     }
 
     /// The next thing that means something. Cancel safe.
