@@ -78,7 +78,9 @@ impl Link {
             Self::Ws(ws) => ws.poll_recv(cx),
             Self::Sse(sse) => sse.poll_recv(cx),
         };
-        if came.is_ready() {
+        // Pending with nothing left to spend may only mean that it is the others' turn. Then it is
+        // theirs: an alarm of ours must not take it for a peer that said nothing.
+        if came.is_ready() || !coop::has_budget_remaining() {
             turn.made_progress();
         }
         came

@@ -14,6 +14,7 @@ use bytes::{Buf, Bytes};
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use hyper::body::Body;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::task::coop::poll_proceed;
 
 use super::exchange::{Answered, Connection};
 use super::io::Io;
@@ -192,6 +193,8 @@ impl SseLink {
                 return Poll::Ready(Ok(incoming));
             }
             if !self.rest.is_empty() {
+                // A line of a megabyte means nothing until it ends, and takes its time.
+                ready!(poll_proceed(cx)).made_progress();
                 self.read_piece()?;
                 continue;
             }

@@ -270,3 +270,27 @@ proptest! {
         prop_assert_eq!(&*id, parser.last_event_id());
     }
 }
+
+/// All targets share a thread.
+#[tokio::test]
+async fn others_have_their_turn_within_a_line_of_a_megabyte() {
+    let mut dialed = stream_of(None, |mut stream| async move {
+        stream.write_all(UNBOUNDED.as_bytes()).await.unwrap();
+        let _ = tokio::io::copy(&mut stream, &mut tokio::io::sink()).await;
+    })
+    .await;
+    let Link::Sse(link) = &mut dialed.link else {
+        panic!("no event stream");
+    };
+    link.rest = vec![b'x'; MAX_LINE].into();
+    let polled = std::future::poll_fn(|cx| Poll::Ready(link.poll_recv(cx))).await;
+    assert!(polled.is_pending());
+    let left = link.rest.len();
+    assert!(left > MAX_LINE / 2 && left < MAX_LINE, "{left}");
+    let rest = timeout(Duration::from_millis(50), dialed.link.recv()).await;
+    assert!(rest.is_err(), "{rest:?}");
+    let Link::Sse(link) = &dialed.link else {
+        panic!("no event stream");
+    };
+    assert!(link.rest.is_empty(), "it is read on");
+}
