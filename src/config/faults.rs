@@ -326,7 +326,27 @@ impl Faults {
             (None, Some(_)) => return Err("retry_after goes with status".into()),
             (None, None) => {}
         }
+        faults.exclusive()?;
         Ok(faults)
+    }
+
+    /// What ends the connection at once leaves nothing for another switch to do: who asks for both
+    /// would trust a test of one of them.
+    fn exclusive(&self) -> Result<(), String> {
+        let (alone, own): (_, &[&str]) = if self.accept_and_close {
+            ("accept_and_close", &["accept_and_close"])
+        } else if self.status.is_some() {
+            ("status", &["status", "retry_after"])
+        } else {
+            return Ok(());
+        };
+        let pairs = self.pairs();
+        match pairs.iter().find(|(name, _)| !own.contains(name)) {
+            None => Ok(()),
+            Some((other, _)) => Err(format!(
+                "{alone} and {other} exclude each other: {alone} ends the connection at once"
+            )),
+        }
     }
 
     fn happens(&mut self, what: What) -> Result<(), String> {

@@ -11,6 +11,11 @@ pub(super) use schedule::{Cut, Schedule};
 use crate::config::FaultSwitches;
 use crate::config::faults::{Endpoint, Faults, Others, switches_in_words};
 
+/// The keys that clients of the known protocols put into the query by themselves: Engine.IO's
+/// version, transport and session, and Phoenix's serializer. They are the application's wherever
+/// they stand.
+const DIALECTS_KEYS: [&str; 4] = ["EIO", "transport", "sid", "vsn"];
+
 /// The faults of a request for `endpoint` with `query`, in which the keys of `own` are the
 /// endpoint's. The error is what to answer.
 pub(super) fn asked(
@@ -24,7 +29,8 @@ pub(super) fn asked(
         FaultSwitches::ByQuery => (Others::Mistakes, None),
         FaultSwitches::Always(faults) => (Others::Ignored, Some(faults)),
     };
-    let asked = Faults::parse(query, own, others);
+    let own = [own, &DIALECTS_KEYS].concat();
+    let asked = Faults::parse(query, &own, others);
     let asked = asked.and_then(|faults| match faults.misplaced(endpoint) {
         None => Ok(faults),
         Some(name) => Err(format!(

@@ -10,7 +10,11 @@ use serde::{Deserialize, Serialize};
 use super::{evidence, words};
 use crate::proto::close::{Cause, CloseFrame};
 use crate::proto::event::{DialFailure, End, Facts, TcpInfo, TlsFacts};
-use crate::stats::{History, PastEnd, Protocol, Registry, TargetStats};
+use crate::stats::{History, PastEnd, Protocol, Registry, State, TargetStats};
+
+/// Columns of the line that says why a target is down, in characters: two lines of a narrow
+/// terminal. The log and the JSON have the whole message.
+const WHY_COLUMNS: usize = 160;
 
 /// Every target, by name.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -278,7 +282,8 @@ fn rfc3339(at: SystemTime) -> String {
     humantime::format_rfc3339_millis(at).to_string()
 }
 
-/// The targets as a table for people: TARGET STATE SINCE RTT DROPS URL.
+/// The targets as a table for people: TARGET STATE SINCE RTT DROPS URL. Below one that is down
+/// stands why.
 pub(crate) fn table(json: &TargetsJson) -> String {
     table_at(json, SystemTime::now())
 }
@@ -294,15 +299,53 @@ fn table_at(json: &TargetsJson, now: SystemTime) -> String {
         }
     }
     let mut text = String::new();
-    for row in &rows {
+    // The header is no target's.
+    let whys = std::iter::once(None).chain(json.targets.iter().map(why_down));
+    for (row, why) in rows.iter().zip(whys) {
         let cells = row.iter().zip(widths);
         let line: Vec<String> = cells
             .map(|(cell, width)| format!("{cell:width$}"))
             .collect();
         text.push_str(line.join("  ").trim_end());
         text.push('\n');
+        if let Some(why) = why {
+            text.push_str(&why);
+            text.push('\n');
+        }
     }
     text
+}
+
+/// The line below a target that is not established: what went wrong last. `None` where nothing
+/// did, or where the connection ended on request after it.
+fn why_down(target: &TargetJson) -> Option<String> {
+    if target.state == State::Established.as_str() {
+        return None;
+    }
+    let error = target.last_error.as_ref()?;
+    // Both are of one form and in UTC: the later one is the greater text.
+    if target.ends.first().is_some_and(|end| end.at > error.at) {
+        return None;
+    }
+    let what = error.phase.as_deref().unwrap_or("lost");
+    let attempts = error.attempts.map_or_else(String::new, |attempts| {
+        format!("; {}", words::counted(attempts, "attempt"))
+    });
+    let before = format!("  {what}: ");
+    let room = WHY_COLUMNS.saturating_sub(before.chars().count() + attempts.chars().count());
+    Some(format!("{before}{}{attempts}", cut(&error.message, room)))
+}
+
+/// `message`, harmless, and no longer than `room` characters.
+fn cut(message: &str, room: usize) -> String {
+    let message = words::escape(message);
+    match message.char_indices().nth(room) {
+        None => message.into_owned(),
+        Some(_) => {
+            let kept: String = message.chars().take(room.saturating_sub(2)).collect();
+            format!("{}..", kept.trim_end())
+        }
+    }
 }
 
 fn row(target: &TargetJson, now: SystemTime) -> [String; 6] {

@@ -101,6 +101,14 @@ pub(crate) fn coarse(duration: Duration) -> impl fmt::Display {
     })
 }
 
+/// `1 ping`, `2 pings`; of what has another plural than by an s, not.
+pub(crate) fn counted(count: impl Into<u64>, what: &str) -> String {
+    match count.into() {
+        1 => format!("1 {what}"),
+        n => format!("{n} {what}s"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,7 +12,7 @@ use crate::proto::close::Cause;
 use crate::proto::event::{End, Event, Phase};
 use crate::stats::{Protocol, TargetStats};
 use crate::telemetry::observe::observe;
-use crate::telemetry::words::rounded;
+use crate::telemetry::words::{counted, rounded};
 
 /// Tells the terminal what happens, and keeps what the last line needs.
 pub(super) struct Teller<'a> {
@@ -31,7 +31,7 @@ pub(super) struct Summary {
     rtt_sum: Duration,
     rtt_min: Option<Duration>,
     rtt_max: Duration,
-    /// Between arrivals, of a peer that begins the heartbeats.
+    /// Between arrivals, or from the last to the end, of a peer that begins the heartbeats.
     longest_gap: Option<Duration>,
     last: Option<Last>,
     /// Whether a signal asked for the end.
@@ -73,10 +73,16 @@ impl Observer for Teller<'_> {
             Event::Fresh { quiet } => say(&format!("fresh again after {}", rounded(quiet))),
             Event::Arrived { gap } => {
                 let longest = &mut self.summary.longest_gap;
-                *longest = Some(longest.map_or(gap, |longest| longest.max(gap)));
+                *longest = (*longest).max(Some(gap));
             }
             Event::Ended(end) => {
-                self.summary.held += end.age;
+                let summary = &mut *self.summary;
+                summary.held += end.age;
+                // The one that ran until now ends here, and is the newest of the numbers' window.
+                // They know, too, what of it our own machine stood still.
+                if self.stats.identity().server_beats {
+                    summary.longest_gap = summary.longest_gap.max(self.stats.arrival_gap());
+                }
                 self.summary.last = Some(Last::Ended(end));
             }
             Event::DialFailed(failure) => {
@@ -147,19 +153,23 @@ impl Summary {
     fn counts(&self, stats: &TargetStats) -> String {
         let identity = stats.identity();
         let mut counts = if identity.protocol == Protocol::Sse {
-            format!("{} events", stats.messages_received.get())
+            counted(stats.messages_received.get(), "event")
         } else {
+            let retries = match stats.ping_retries.get() {
+                1 => "1 retry".to_owned(),
+                n => format!("{n} retries"),
+            };
             format!(
-                "{} pings, {} pongs, {} retries, {}",
-                stats.pings_sent.get(),
-                stats.pongs_received.get(),
-                stats.ping_retries.get(),
+                "{}, {}, {retries}, {}",
+                counted(stats.pings_sent.get(), "ping"),
+                counted(stats.pongs_received.get(), "pong"),
                 self.round_trips()
             )
         };
         let heartbeats = stats.heartbeats_received();
         if identity.server_beats || heartbeats > 0 {
-            counts.push_str(&format!(", {heartbeats} heartbeats received"));
+            let heartbeats = counted(heartbeats, "heartbeat");
+            counts.push_str(&format!(", {heartbeats} received"));
         }
         if let Some(gap) = self.longest_gap {
             counts.push_str(&format!(", longest gap {:.3} s", gap.as_secs_f64()));
@@ -194,7 +204,7 @@ mod tests {
 
     use super::*;
     use crate::proto::close::Initiator;
-    use crate::proto::event::Message;
+    use crate::proto::event::{Established, Message};
     use crate::stats::{Buckets, Identity};
 
     fn ended(cause: Cause, message: &str) -> Last {
@@ -256,20 +266,27 @@ mod tests {
             (
                 Protocol::WebSocket,
                 false,
-                vec![ping.clone(), pong.clone()],
-                "1 pings, 1 pongs, 0 retries, rtt min/avg/max 1.500/1.500/1.500 ms",
+                vec![
+                    ping.clone(),
+                    Event::PingSent {
+                        seq: 1,
+                        retry: true,
+                    },
+                    pong.clone(),
+                ],
+                "2 pings, 1 pong, 1 retry, rtt min/avg/max 1.500/1.500/1.500 ms",
             ),
             (
                 Protocol::EngineIo,
                 true,
                 beats(),
-                "0 pings, 0 pongs, 0 retries, no rtt, 1 heartbeats received, longest gap 12.000 s",
+                "0 pings, 0 pongs, 0 retries, no rtt, 1 heartbeat received, longest gap 12.000 s",
             ),
             (
                 Protocol::Sse,
                 true,
                 [beats(), vec![Event::Message(Message::text("tick"))]].concat(),
-                "1 events, 1 heartbeats received, longest gap 12.000 s",
+                "1 event, 1 heartbeat received, longest gap 12.000 s",
             ),
             (
                 Protocol::Sse,
@@ -282,8 +299,8 @@ mod tests {
                 Protocol::GraphqlTransportWs,
                 false,
                 vec![ping, pong, Event::HeartbeatReceived],
-                "1 pings, 1 pongs, 0 retries, rtt min/avg/max 1.500/1.500/1.500 ms, \
-                 1 heartbeats received",
+                "1 ping, 1 pong, 0 retries, rtt min/avg/max 1.500/1.500/1.500 ms, \
+                 1 heartbeat received",
             ),
         ] {
             let stats = stats(protocol, server_beats);
@@ -298,6 +315,43 @@ mod tests {
                 teller.observe(event);
             }
             assert_eq!(summary.counts(&stats), words, "{protocol:?}");
+        }
+    }
+
+    #[test]
+    fn the_gap_that_ran_when_it_ended_is_one() {
+        let least = Duration::from_millis(20);
+        let up = Event::Established(Box::new(Established {
+            at: SystemTime::UNIX_EPOCH,
+            times: Default::default(),
+            local: None,
+            peer: None,
+            facts: None,
+            recovered: None,
+            attempts: 1,
+        }));
+        for (server_beats, is_told) in [(true, true), (false, false)] {
+            let stats = stats(Protocol::Sse, server_beats);
+            let mut summary = Summary::default();
+            let mut teller = Teller {
+                stats: &stats,
+                summary: &mut summary,
+                reconnect: false,
+                one_reader: true,
+            };
+            teller.observe(up.clone());
+            let start = Instant::now();
+            while start.elapsed() < least {
+                std::thread::yield_now();
+            }
+            let Last::Ended(end) = ended(Cause::Fin, "peer vanished") else {
+                unreachable!("ended() is Ended");
+            };
+            teller.observe(Event::Ended(end));
+            let told = summary.longest_gap;
+            assert_eq!(told.is_some_and(|gap| gap >= least), is_told, "{told:?}");
+            let counts = summary.counts(&stats);
+            assert_eq!(counts.contains(", longest gap 0."), is_told, "{counts}");
         }
     }
 

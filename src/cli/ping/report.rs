@@ -15,7 +15,7 @@ use crate::config::{Heartbeat, Target, mask};
 use crate::proto::close::{CloseFrame, Verdict};
 use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
 use crate::proto::probe::{Answer, Counts};
-use crate::telemetry::words::escape;
+use crate::telemetry::words::{counted, escape};
 use crate::transport::dial::{DialError, Dialed};
 use crate::transport::trace::Trace;
 use stream::Stream;
@@ -434,14 +434,6 @@ fn percent(share: f64) -> String {
     match tenths % 10.0 == 0.0 {
         true => format!("{:.0}", tenths / 10.0),
         false => format!("{:.1}", tenths / 10.0),
-    }
-}
-
-/// `1 ping`, `2 pings`.
-fn counted(count: impl Into<u64>, what: &str) -> String {
-    match count.into() {
-        1 => format!("1 {what}"),
-        n => format!("{n} {what}s"),
     }
 }
 

@@ -153,6 +153,22 @@ fn a_mistake_says_what_was_expected() {
         ),
         ("fin&fin", "fin stands there twice"),
         (
+            "status=503&fin&after=5s",
+            "status and fin exclude each other: status ends the connection at once",
+        ),
+        (
+            "reset&status=503&retry_after=7",
+            "status and reset exclude each other: status ends the connection at once",
+        ),
+        (
+            "flood&accept_and_close",
+            "accept_and_close and flood exclude each other: accept_and_close ends the connection at once",
+        ),
+        (
+            "accept_and_close&status=503",
+            "accept_and_close and status exclude each other: accept_and_close ends the connection at once",
+        ),
+        (
             "close=1000&fin&after=%00",
             "stall, close, fin and reset exclude each other: one of them",
         ),

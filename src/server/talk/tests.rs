@@ -211,7 +211,19 @@ async fn queries_are_the_applications_own_unless_faults_are_on() {
     client.ping("still here").await;
     assert_eq!(client.next().await, pong("still here"));
     let by_query = Served::start("true").await;
+    // What a protocol's client adds by itself, whatever the path.
+    for path in [
+        "/socket.io/?EIO=4&transport=websocket&sid=x",
+        "/socket/websocket?vsn=2.0.0",
+    ] {
+        let mut client = by_query.upgraded(path).await;
+        client.ping("here").await;
+        assert_eq!(client.next().await, pong("here"), "{path}");
+    }
+    let mut client = by_query.upgraded("/socket.io/?EIO=4&fin").await;
+    assert_eq!(client.next().await, Got::Fin);
     for (path, why) in [
+        ("/ws?status=503&fin", "status and fin exclude each other"),
         (
             "/ws?no_pong_after=2",
             "no_pong_after is no switch; did you mean no_pongs_after?\n",

@@ -167,8 +167,48 @@ fn the_table_is_aligned_and_counts_drops() {
 TARGET      STATE       SINCE      RTT      DROPS               URL
 edge-tokyo  connecting  3m12s ago  12.3 ms  0                   ws://edge-tokyo.example.com/ws
 flaky       waiting     2s ago     -        20+ (pong_timeout)  ws://flaky.example.com/ws
+  lost: peer closed
 ";
     assert_eq!(text, expected, "{text}");
+}
+
+#[test]
+fn the_table_says_why_a_target_is_down_and_nothing_of_one_that_is_up() {
+    let registry = Registry::new();
+    let edge = self::target(&registry, "edge");
+    let why = |events: &[Event]| {
+        for event in events {
+            edge.stats().apply(event);
+        }
+        let table = table(&targets(&registry));
+        let lines: Vec<String> = table.lines().skip(2).map(str::to_owned).collect();
+        lines.join("|")
+    };
+    let refused = "  upgrade: 503 Service Unavailable; 4 attempts";
+    assert_eq!(why(&[]), "", "its first dial");
+    assert_eq!(why(&[dial(0)]), refused, "still connecting");
+    let waiting = Event::Waiting {
+        wait: Duration::from_secs(1),
+    };
+    assert_eq!(why(&[waiting]), refused);
+    assert_eq!(why(&[Event::Connecting]), refused);
+    assert_eq!(why(&[Event::Stopped]), refused);
+    assert_eq!(why(&[established(Facts::default())]), "");
+    assert_eq!(why(&[end(10, Cause::Replaced)]), "", "we were asked to");
+    assert_eq!(why(&[end(20, Cause::Fin)]), "  lost: peer closed");
+    let Event::DialFailed(mut failure) = dial(30) else {
+        unreachable!("dial() is DialFailed");
+    };
+    failure.attempts = 1;
+    failure.message = format!("it says: \u{1b}[2J{}", "ü ".repeat(200)).into();
+    let line = why(&[Event::DialFailed(failure)]);
+    assert!(
+        line.starts_with("  upgrade: it says: \\u{1b}[2Jü ü"),
+        "{line}"
+    );
+    assert!(line.ends_with("ü..; 1 attempt"), "{line}");
+    let columns = line.chars().count();
+    assert!((WHY_COLUMNS - 1..=WHY_COLUMNS).contains(&columns), "{line}");
 }
 
 fn facts(headers: &[(&str, &str)]) -> Facts {
