@@ -399,6 +399,117 @@ mod tests {
     }
 
     #[test]
+    fn what_is_no_close_frame_is_judged_by_who_did_what() {
+        let refusal = |advice| {
+            Ending::Dialect(Refusal {
+                words: "disconnect: unauthorized".into(),
+                advice,
+            })
+        };
+        let pong = |sent| Ending::PongTimeout {
+            sent,
+            names: BeatNames::PING,
+        };
+        use {Advice::*, Initiator::*};
+        for (ending, cause, initiator, advice, words, code) in [
+            (
+                Ending::StreamEnded,
+                Cause::ClosedNormal,
+                Peer,
+                Backoff,
+                "peer ended the event stream (the response is complete)",
+                None,
+            ),
+            (
+                Ending::StreamCut(Cut::Fin),
+                Cause::Fin,
+                Peer,
+                Backoff,
+                "peer vanished (FIN in the middle of the response)",
+                None,
+            ),
+            (
+                Ending::StreamCut(Cut::Reset),
+                Cause::Reset,
+                Peer,
+                Backoff,
+                "peer reset the connection (RST)",
+                None,
+            ),
+            (
+                Ending::StreamCut(Cut::Endless),
+                Cause::Fin,
+                Peer,
+                Backoff,
+                "peer vanished (FIN; the response has no length",
+                None,
+            ),
+            (
+                Ending::Silence(Duration::from_secs(6)),
+                Cause::Silence,
+                Us,
+                Backoff,
+                "no heartbeat from the peer for 6s (max_silence)",
+                Some(1011),
+            ),
+            (
+                pong(1),
+                Cause::PongTimeout,
+                Us,
+                Backoff,
+                "no pong to a ping",
+                Some(1011),
+            ),
+            (
+                pong(4),
+                Cause::PongTimeout,
+                Us,
+                Backoff,
+                "no pong to 4 pings",
+                Some(1011),
+            ),
+            (
+                refusal(Refused),
+                Cause::Dialect,
+                Peer,
+                Refused,
+                "the peer ended it in its protocol's words (disconnect: unauthorized)",
+                Some(1000),
+            ),
+            (
+                refusal(Backoff),
+                Cause::Dialect,
+                Peer,
+                Backoff,
+                "the peer ended it in its protocol's words",
+                Some(1000),
+            ),
+            (
+                Ending::TimedOut,
+                Cause::WriteTimeout,
+                Path,
+                Backoff,
+                "the kernel gave up",
+                None,
+            ),
+            (
+                Ending::TooBig("x".into()),
+                Cause::TooBig,
+                Us,
+                Backoff,
+                "a message too big (x)",
+                Some(1009),
+            ),
+        ] {
+            let verdict = ending.classify();
+            assert!(verdict.message.starts_with(words), "{}", verdict.message);
+            let judged = (verdict.cause, verdict.initiator, verdict.advice);
+            assert_eq!(judged, (cause, initiator, advice), "{words}");
+            assert_eq!(verdict.close.map(|frame| frame.code), code, "{words}");
+        }
+    }
+
+    #[test]
     fn a_reason_is_shown_with_control_characters_escaped() {
         let frame = CloseFrame::new(4001, "bye\u{1b}[2J\n");
         assert_eq!(frame.to_string(), r#"4001 "bye\u{1b}[2J\n""#);

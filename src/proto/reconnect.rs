@@ -156,5 +156,13 @@ mod tests {
             "the usual wait, if that is longer"
         );
         assert_eq!(reconnect.failures(), 4);
+        assert_eq!(reconnect.dial_failed(&POLICY, Advice::Stop, 0.9), secs(30));
+        let none = BackoffPolicy {
+            max: Duration::ZERO,
+            ..POLICY
+        };
+        for advice in [Advice::Refused, Advice::Stop] {
+            assert_eq!(reconnect.dial_failed(&none, advice, 0.9), SHORTEST);
+        }
     }
 }

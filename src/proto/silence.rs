@@ -146,6 +146,8 @@ mod tests {
         assert_eq!(silence.poll(up + secs(13)), Some(Silent::Stalled { late }));
         assert_eq!(silence.poll(up + secs(18)), None);
         assert_eq!(silence.poll(up + secs(19)), Some(Silent::GiveUp(secs(6))));
+        // Late by the limit itself is not too late.
+        assert_eq!(silence.poll(up + secs(25)), Some(Silent::GiveUp(secs(6))));
     }
 
     #[test]
@@ -180,6 +182,7 @@ mod tests {
         let mut staleness = Staleness::new(secs(10), up);
         assert_eq!(staleness.poll(up + secs(10)), Some(secs(10)));
         assert_eq!(staleness.retune(secs(12), up + secs(13)), None);
+        assert_eq!(staleness.retune(secs(13), up + secs(13)), None);
         assert_eq!(staleness.retune(secs(20), up + secs(14)), Some(secs(14)));
         assert_eq!(staleness.deadline(), Some(up + secs(20)));
     }

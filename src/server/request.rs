@@ -218,3 +218,6 @@ fn plain(status: StatusCode, text: &str) -> Box<Response<String>> {
     response.headers_mut().insert(header::CONNECTION, close);
     Box::new(response)
 }
+
+#[cfg(test)]
+mod tests;

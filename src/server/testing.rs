@@ -180,7 +180,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
 
     /// All up to the end of the stream.
     pub(super) async fn rest(&mut self) -> std::io::Result<String> {
-        while self.fill().await? > 0 {}
+        let end = async {
+            while self.fill().await? > 0 {}
+            Ok::<_, std::io::Error>(())
+        };
+        timeout(PATIENCE, end).await.expect("it does not end")?;
         Ok(String::from_utf8(self.buffer.split().to_vec()).unwrap())
     }
 

@@ -291,6 +291,8 @@ mod tests {
         let many: Vec<String> = (0..=MOST_SYMBOLS).map(|n| n.to_string()).collect();
         assert_eq!(handle(&mut ticker, &ask(&many)).unwrap_err().code, 1008);
         assert_eq!(handle(&mut ticker, &ask(&many[1..])), Ok(None));
+        let longest = ask(&["x".repeat(LONGEST_SYMBOL)]);
+        assert_eq!(handle(&mut ticker, &longest), Ok(None));
         let long = handle(&mut ticker, &ask(&["x".repeat(LONGEST_SYMBOL + 1)])).unwrap_err();
         assert!(long.code == 1008 && long.reason.len() <= 123, "{long}");
     }

@@ -304,6 +304,28 @@ mod tests {
     }
 
     #[test]
+    fn words_of_a_step_in_common_name_the_schemes_that_were_wanted() {
+        for (words, of_a_stream) in [
+            (
+                "the peer answered in TLS: wss:// instead of ws://?",
+                "the peer answered in TLS: https:// instead of http://?",
+            ),
+            (
+                "the peer answered in plain HTTP: ws:// instead of wss://?",
+                "the peer answered in plain HTTP: http:// instead of https://?",
+            ),
+            (
+                "a plain ws:// server does that",
+                "a plain http:// server does that",
+            ),
+        ] {
+            let said = |wanted: Wanted| wanted.in_its_schemes(words.to_owned());
+            assert_eq!(said(Wanted::Upgrade), words);
+            assert_eq!(said(Wanted::Stream), of_a_stream);
+        }
+    }
+
+    #[test]
     fn a_location_shows_no_secret() {
         assert_eq!(
             without_secrets(b"https://example.com/a?token=s3cret"),

@@ -183,8 +183,12 @@ mod tests {
         assert_eq!(first.headers()[LAST_EVENT_ID], "41");
         let again = request(own.clone(), Some(&at("42")));
         assert_eq!(again.headers()[LAST_EVENT_ID], "42");
-        let reset = request(own, Some(&at("")));
+        let reset = request(own.clone(), Some(&at("")));
         assert_eq!(reset.headers()[LAST_EVENT_ID], "41");
+        own.append(header::ACCEPT, HeaderValue::from_static("text/plain"));
+        let twice = request(own, None);
+        let values = twice.headers().get_all(header::ACCEPT).iter();
+        assert_eq!(values.collect::<Vec<_>>(), ["*/*", "text/plain"]);
     }
 
     #[test]
@@ -231,6 +235,14 @@ mod tests {
             (
                 vec![(TYPE, "text/event-stream; charset=iso-8859-1")],
                 "in UTF-8 and nothing else",
+            ),
+            (
+                vec![(TYPE, "text/event-stream; CharSet=latin1")],
+                "in UTF-8 and nothing else",
+            ),
+            (
+                vec![good.clone(), (CODING, "identity"), (CODING, "br")],
+                "(Content-Encoding: br)",
             ),
             (
                 vec![good.clone(), (CODING, "gzip")],

@@ -385,8 +385,8 @@ async fn another_address_forgets_failures_while_it_is_dialed_and_while_it_stands
 async fn the_first_ping_of_a_single_client_leaves_after_a_whole_interval() {
     let (address, _told) = peer().await;
     let interval = Duration::from_millis(500);
-    // That of the daemon would leave well before.
-    assert!(spread("edge", interval) < interval * 9 / 10);
+    let spread = spread("edge", interval);
+    assert!(spread < interval / 2, "{spread:?}: take another name");
     let policy = Policy {
         heartbeat: HeartbeatPolicy::every(interval),
         ..Policy::default()
@@ -397,7 +397,8 @@ async fn the_first_ping_of_a_single_client_leaves_after_a_whole_interval() {
     held.next(|event| matches!(event, Event::PingSent { .. }).then_some(()))
         .await;
     // It came up a little before that was told.
-    assert!(up.elapsed() >= interval * 9 / 10, "{:?}", up.elapsed());
+    let least = (spread + interval) / 2;
+    assert!(up.elapsed() > least, "{:?}", up.elapsed());
 }
 
 /// Greets, and is never welcomed: each hello fails.

@@ -2,8 +2,9 @@
 
 use super::*;
 use crate::config::heartbeat::{Broker, Kind, Topic};
-use crate::dialect::mqtt;
 use crate::dialect::pattern::Pattern;
+use crate::dialect::{Stamp, Step, mqtt};
+use crate::proto::event::Message;
 use crate::proto::heartbeat::{PingMode, Wishes};
 use crate::stats::Protocol;
 
@@ -230,6 +231,10 @@ fn every_protocol_beats_as_its_kind_says() {
         let limit = kind.peer_beats().then_some(Duration::from_secs(7));
         assert_eq!(watched, limit, "{kind:?}");
     }
+    // Negotiated: at most two of the intervals that we ask for.
+    let stomp = heartbeat("{ kind = \"stomp\" }").timing(&Wishes::default());
+    let stomp = stomp.unwrap();
+    assert_eq!(stomp.max_silence, Some(stomp.heartbeat.interval * 2));
 }
 
 #[test]
@@ -295,6 +300,13 @@ fn a_url_of_http_is_an_event_stream_with_what_it_can_use_of_the_defaults() {
     // RFC 6455's pings are the policy's.
     assert_eq!(ping.policy.wishes, Wishes::default());
     assert_eq!(ping.policy.heartbeat.interval, Duration::from_secs(5));
+
+    // A table without a kind is of WebSockets; and to say that nothing is sent is no mistake.
+    let quiet = load(
+        "[defaults]\nheartbeat = { expect = \"x\" }\n\
+         [[target]]\nurl = \"http://example.com\"\non_open = []\nsubprotocols = []\n",
+    );
+    assert_eq!(quiet.config.targets[0].connection.heartbeat, Heartbeat::Sse);
 
     let only_streams = load(
         "[defaults]\nheartbeat = { kind = \"sse\" }\n[[target]]\nurl = \"ws://example.com\"\n",
@@ -370,6 +382,128 @@ fn tables_of_one_kind_are_one_table_and_of_two_kinds_the_nearer_stands_alone() {
         loaded.config.targets[0].connection.heartbeat,
         Heartbeat::ActionCable { channels }
     );
+}
+
+#[test]
+fn what_a_kind_lacks_is_told_where_the_kind_is() {
+    let files = Files::new(
+        "[defaults]\nheartbeat = { kind = \"json-rpc\" }\n[[target]]\nurl = \"ws://example.com\"\n",
+    );
+    let report = files.load().unwrap_err().to_string();
+    let report = report.replace(&files.main().display().to_string(), "x.toml");
+    assert!(
+        report.contains("x.toml:2:13: defaults.heartbeat: the kind `json-rpc` needs `method`"),
+        "{report}"
+    );
+}
+
+/// All that is said for this heartbeat: the first words, the answers to what the peer says, and a
+/// beat.
+fn spoken(table: &str, peer: &[Message]) -> String {
+    let target = target_at(
+        "ws://user@broker.example:81/x",
+        &format!("heartbeat = {table}"),
+    );
+    let dialect = target.connection.heartbeat.dialect(&target, 0xbeef);
+    let mut dialect = dialect.unwrap().unwrap();
+    let mut words = dialect.open(&target.policy.wishes);
+    for said in peer {
+        let mut steps = Vec::new();
+        dialect.read(said, &mut steps);
+        words.extend(steps.into_iter().filter_map(|step| match step {
+            Step::Send(word) => Some(word),
+            _ => None,
+        }));
+    }
+    assert_eq!(
+        dialect.awaits().is_some(),
+        table.contains("awaits"),
+        "{table}"
+    );
+    words.extend(dialect.beat(Stamp::default()));
+    let words = words
+        .iter()
+        .map(|word| String::from_utf8_lossy(word.as_bytes()));
+    words.collect::<Vec<_>>().join("\n")
+}
+
+#[test]
+fn what_is_configured_is_spoken() {
+    let text = |text: &str| Message::text(text);
+    let accepted = |bytes: &[u8]| vec![Message::binary(bytes.to_vec())];
+    for (table, peer, expected) in [
+        (
+            "{ kind = \"stomp\", vhost = \"/v\", login = \"joe\", password = \"pa55\", topics = [\"/topic/a\"] } # awaits",
+            vec![text("CONNECTED\nversion:1.2\n\n\0")],
+            &[
+                "host:/v\n",
+                "login:joe\n",
+                "passcode:pa55\n",
+                "destination:/topic/a\n",
+            ][..],
+        ),
+        (
+            "{ kind = \"stomp\" }",
+            vec![text("CONNECTED\nversion:1.2\n\n\0")],
+            &["host:broker.example\n"],
+        ),
+        (
+            "{ kind = \"mqtt\", client_id = \"mine\", login = \"joe\", password = \"pa55\", topics = [\"a/#\"] } # awaits",
+            accepted(&[0x20, 2, 0, 0]),
+            &["\0\u{4}mine", "\0\u{3}joe", "\0\u{4}pa55", "\0\u{3}a/#"],
+        ),
+        (
+            "{ kind = \"mqtt\" }",
+            accepted(&[0x20, 2, 0, 0]),
+            &["ws-keepalive-0000beef"],
+        ),
+        (
+            "{ kind = \"engineio\", namespace = \"/admin\", payload = '{\"a\":1}' } # awaits",
+            vec![text(
+                r#"0{"sid":"x","pingInterval":25000,"pingTimeout":20000}"#,
+            )],
+            &[r#"40/admin,{"a":1}"#],
+        ),
+        (
+            "{ kind = \"graphql-transport-ws\", payload = '{\"a\":1}', subscription = \"subscription { a }\" } # awaits",
+            vec![text(r#"{"type":"connection_ack"}"#)],
+            &[r#""payload":{"a":1}"#, "subscription { a }"],
+        ),
+        (
+            "{ kind = \"phoenix\", payload = '{\"usual\":1}', topics = [\"a\", { topic = \"b\", own = 2 }] } # awaits",
+            vec![],
+            &[
+                r#""a","phx_join",{"usual":1}]"#,
+                r#""b","phx_join",{"own":2}]"#,
+            ],
+        ),
+        (
+            "{ kind = \"actioncable\", channels = [\"A\"] } # awaits",
+            vec![text(r#"{"type":"welcome"}"#)],
+            &[r#""command":"subscribe""#, r#"{\"channel\":\"A\"}"#],
+        ),
+        (
+            "{ kind = \"json-rpc\", method = \"up\", params = '[7]' }",
+            vec![],
+            &[r#""method":"up""#, r#""params":[7]"#],
+        ),
+    ] {
+        let words = spoken(table, &peer);
+        for expected in expected {
+            assert!(words.contains(expected), "{expected:?} not in {words:?}");
+        }
+    }
+}
+
+#[test]
+fn a_secret_that_has_become_no_json_is_not_quoted() {
+    let target = target_at("ws://example.com", "");
+    let heartbeat = Heartbeat::JsonRpc {
+        method: "x".into(),
+        params: Some(literal("{\"token\": hunter2}")),
+    };
+    let error = heartbeat.dialect(&target, 1).unwrap_err();
+    assert_eq!(error, "heartbeat.params is not JSON (line 1, column 11)");
 }
 
 #[test]
@@ -450,6 +584,11 @@ fn no_secret_of_a_heartbeat_is_shown_and_every_one_is_masked_when_a_peer_repeats
         let secrets = loaded.config.targets[index].secrets();
         assert_eq!(mask(said, &secrets), shown);
     }
+    let alone = target_at(
+        "ws://a",
+        "heartbeat = { kind = \"stomp\", login = \"hunter2-login\" }",
+    );
+    assert_eq!(mask("no hunter2-login", &alone.secrets()), "no ***");
 }
 
 #[test]

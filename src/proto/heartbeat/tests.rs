@@ -369,6 +369,42 @@ fn a_retune_is_measured_from_the_last_ping() {
 }
 
 #[test]
+fn a_retune_of_one_way_beats_is_measured_from_the_last_and_before_the_first_only_hastens() {
+    let every = |interval| HeartbeatPolicy {
+        mode: PingMode::OneWay,
+        ..HeartbeatPolicy::every(interval)
+    };
+    let mut sim = Sim::new(every(secs(10)));
+    sim.run_to(secs(2));
+    sim.heartbeat.retune(every(secs(30)), sim.now);
+    sim.run_to(secs(14));
+    assert_eq!(sim.pings(), [10], "where it was, and no later");
+    sim.heartbeat.retune(every(secs(20)), sim.now);
+    sim.run_to(secs(51));
+    assert_eq!(sim.pings(), [10, 30, 50]);
+    sim.heartbeat.retune(every(secs(5)), sim.now);
+    sim.run_to(secs(56));
+    assert_eq!(sim.pings(), [10, 30, 50, 55]);
+
+    let mut first = Sim::first_after(every(secs(100)), secs(100));
+    first.heartbeat.retune(every(secs(10)), first.now);
+    first.run_to(secs(19));
+    assert_eq!(first.pings(), [10]);
+}
+
+#[test]
+fn a_stray_pong_is_traffic_of_a_peer_that_is_pinged_when_silent() {
+    let mut sim = Sim::new(HeartbeatPolicy {
+        mode: PingMode::WhenSilent,
+        ..HeartbeatPolicy::every(secs(5))
+    });
+    sim.run_to(secs(4));
+    assert_eq!(sim.foreign_pong(), Pong::Stray);
+    sim.run_to(secs(9));
+    assert_eq!(sim.pings(), [9]);
+}
+
+#[test]
 fn a_connection_that_is_never_pinged_has_no_deadline() {
     let policy = HeartbeatPolicy {
         mode: PingMode::Never,

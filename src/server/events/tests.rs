@@ -170,7 +170,9 @@ async fn a_stream_is_cut_amid_its_body() {
     let (_, mut client) = served.get("/events?reset&after=100ms", "").await;
     let error = client.rest().await.unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
-    let (_, mut client) = served.get("/events?silent&idle_cut=200ms", "").await;
+    let (_, mut client) = served
+        .get("/events?silent&retry=1500&idle_cut=200ms", "")
+        .await;
     assert_eq!(client.rest().await.unwrap(), "");
     // What is sent keeps an idle timer from firing.
     let path = "/events?interval=100ms&events=6&idle_cut=300ms";
@@ -243,6 +245,47 @@ async fn events_and_comments_keep_their_times() {
         seen,
         [(0, 1), (5, 2), (10, 3), (15, 0), (15, 4), (20, 5), (25, 6)]
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn comments_come_between_rare_events() {
+    let start = Instant::now();
+    let (mut client, _breaker, _task) = stream("interval=1h&heartbeat=1s");
+    client.until("\n\n").await;
+    for second in 1..=3 {
+        assert_eq!(client.until("\n\n").await, ": heartbeat\n\n");
+        assert_eq!(start.elapsed().as_secs(), second);
+    }
+}
+
+#[test]
+fn a_late_clock_neither_moves_the_events_nor_makes_up_for_those_it_missed() {
+    let query = "interval=5s&heartbeat=2s";
+    let stream = Stream::parse(query, &HeaderMap::new()).unwrap();
+    let start = Instant::now();
+    let mut events = Events::new(stream, start);
+    let at = |events: &mut Events, after: Duration| {
+        let mut text = String::new();
+        events.due(start + after, SystemTime::UNIX_EPOCH, &mut text);
+        (ids(&text).len(), text.matches(": heartbeat\n").count())
+    };
+    assert_eq!(at(&mut events, Duration::ZERO), (1, 0));
+    assert_eq!(at(&mut events, millis(6_000)), (1, 1));
+    assert_eq!(at(&mut events, millis(9_999)), (0, 1));
+    assert_eq!(
+        at(&mut events, millis(10_000)),
+        (1, 1),
+        "five seconds after the last was due"
+    );
+    // Late by a minute: what is due, once more at most, and then at its pace.
+    let (mut late_events, mut late_comments) = (0, 0);
+    for _ in 0..5 {
+        let (events, comments) = at(&mut events, millis(70_000));
+        late_events += events;
+        late_comments += comments;
+    }
+    assert!((1..=2).contains(&late_events), "{late_events}");
+    assert!((1..=2).contains(&late_comments), "{late_comments}");
 }
 
 #[tokio::test(start_paused = true)]

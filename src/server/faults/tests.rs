@@ -64,6 +64,11 @@ fn answers_come_late_wrong_or_not_at_all() {
     let given = wrong.owe(pong("a"), Answer::wrong_pong(), now);
     assert_eq!(given, Some("wrong_payload"));
     assert_eq!(wrong.due(now), Some(Answer::wrong_pong()));
+
+    let mut both = Answers::new(&faults("wrong_payload&pong_delay=2s"));
+    let given = both.owe(pong("a"), Answer::wrong_pong(), now);
+    assert_eq!(given, Some("wrong_payload"));
+    assert_eq!((both.next(), both.due(now)), (Some(due), None));
 }
 
 #[test]
@@ -81,4 +86,14 @@ fn what_is_owed_has_a_bound_in_bytes_and_in_number() {
         count += 1;
     }
     assert_eq!(count, 1024);
+}
+
+#[test]
+fn a_switch_is_told_once_per_connection() {
+    let all = faults("flood&fin");
+    let mut served = Served::new("test", ([127, 0, 0, 1], 1).into(), &all);
+    for switch in ["flood", "flood", "fin", "flood"] {
+        served.tell(switch);
+    }
+    assert_eq!(served.told, ["flood", "fin"]);
 }

@@ -373,7 +373,7 @@ async fn a_client_of_the_ticker_is_discarded_after_two_silent_minutes() {
     let pong_at = Instant::now();
     let last = loop {
         match client.next_within(SILENCE * 2).await {
-            Got::Text(_) => {}
+            Got::Text(_) => assert!(pong_at.elapsed() < SILENCE * 2, "it goes on"),
             last => break last,
         }
     };
@@ -403,7 +403,7 @@ async fn who_pings_without_end_is_not_read_while_too_much_is_owed() {
     let (mut client, _task) = talk(Application::Ignore, "pong_delay=1h");
     let payload = "x".repeat(125);
     let pings = async {
-        loop {
+        for _ in 0..100_000 {
             client.ping(&payload).await;
         }
     };

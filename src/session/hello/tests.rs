@@ -86,7 +86,8 @@ async fn say(peer: &mut Peer, text: &str) {
 }
 
 async fn hear(peer: &mut Peer) -> WsMessage {
-    peer.next().await.unwrap().unwrap()
+    let heard = tokio::time::timeout(Duration::from_secs(600), peer.next());
+    heard.await.expect("it says nothing").unwrap().unwrap()
 }
 
 async fn failure(greeted: JoinHandle<Result<Greeted, DialError>>) -> DialError {

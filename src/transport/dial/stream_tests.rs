@@ -87,6 +87,24 @@ async fn whatever_is_no_event_stream_is_told_with_what_to_do() {
             "instead of 200; check the credentials in headers; it says: who",
         ),
         (
+            "HTTP/1.1 401 No\r\nRetry-After: 7\r\nContent-Length: 0\r\n\r\n",
+            401,
+            Advice::After(Duration::from_secs(7)),
+            "check the credentials",
+        ),
+        (
+            "HTTP/1.1 403 No\r\nContent-Length: 0\r\n\r\n",
+            403,
+            Advice::Refused,
+            "check the credentials",
+        ),
+        (
+            "HTTP/1.1 429 Slow\r\nRetry-After: 7200\r\nContent-Length: 0\r\n\r\n",
+            429,
+            Advice::After(Duration::from_secs(7200)),
+            "instead of 200; try again after 300 s",
+        ),
+        (
             "HTTP/1.1 301 Moved\r\nLocation: /there?x=1\r\nContent-Length: 0\r\n\r\n",
             301,
             Advice::Backoff,
@@ -148,6 +166,44 @@ async fn whatever_is_no_event_stream_is_told_with_what_to_do() {
         assert_eq!(error.phase, Phase::Upgrade);
         assert!(error.message.contains(words), "{}", error.message);
     }
+}
+
+#[tokio::test]
+async fn what_a_peer_repeats_of_a_secret_is_shown_nowhere() {
+    let repeating =
+        |head: &str| format!("HTTP/1.1 {head}\r\nContent-Length: 15\r\n\r\nno s3cret-token");
+    let with_token = |port| {
+        stream_target(port, |options| {
+            options.auth = Some(Auth::Bearer(literal("s3cret-token")));
+        })
+    };
+    for answer in [
+        repeating("200 OK\r\nContent-Type: text/html"),
+        repeating("500 Oops"),
+    ] {
+        let peer = Peer::on("127.0.0.1:0", &[&answer]).await;
+        let error = failure(&with_token(peer.port)).await;
+        let message = error.message;
+        assert!(message.ends_with("; it says: no ***"), "{message}");
+    }
+    let answer = GOOD.replace("Server: test", "Server: of s3cret-token");
+    let peer = Peer::on("127.0.0.1:0", &[&answer]).await;
+    let facts = dial(&with_token(peer.port)).await.unwrap().facts.unwrap();
+    assert_eq!(facts.headers[..], [("server".into(), "of ***".into())]);
+}
+
+#[tokio::test]
+async fn advice_that_is_of_the_other_protocol_is_not_given() {
+    let answer = "HTTP/1.1 426 Upgrade\r\nContent-Length: 0\r\n\r\n";
+    let peer = Peer::on("127.0.0.1:0", &[answer]).await;
+    let error = failure(&stream_target(peer.port, |_| {})).await;
+    assert_eq!(error.status, Some(426), "{}", error.message);
+    assert!(!error.message.contains("drops"), "{}", error.message);
+    // Of an event stream alone it is the end.
+    let peer = Peer::on("127.0.0.1:0", &["HTTP/1.1 204 No Content\r\n\r\n"]).await;
+    let url = format!("ws://127.0.0.1:{}/", peer.port);
+    let error = failure(&target(&url, |_| {})).await;
+    assert_eq!((error.status, error.advice), (Some(204), Advice::Backoff));
 }
 
 #[tokio::test]
