@@ -6,6 +6,7 @@
 
 use std::time::Duration;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 
@@ -20,6 +21,8 @@ pub(super) const SILENCE: Duration = Duration::from_secs(120);
 const MOST_SYMBOLS: usize = 1000;
 /// Bytes of a symbol's name.
 const LONGEST_SYMBOL: usize = 64;
+/// Bytes of a request: room for as many, and for spaces.
+const LONGEST_REQUEST: usize = 1 << 20;
 /// Prices, in cents, begin between these.
 const FIRST_PRICE: f64 = 1_000.0;
 const LAST_PRICE: f64 = 50_000.0;
@@ -76,11 +79,15 @@ impl Ticker {
             ));
         };
         match name {
-            "Ping" => match serde_json::from_str::<serde_json::Map<_, _>>(json) {
+            // Only looked at: taken apart it would need thirty times the memory.
+            "Ping" => match serde_json::from_str::<IgnoredAny>(json) {
                 // Not written anew: no number may change on the way.
-                Ok(_) => Ok(Some(Message::text(format!("Pong:{}", json.trim())))),
-                Err(_) => Err(CloseFrame::new(1007, "expected Ping:{..}, a JSON object")),
+                Ok(_) if json.trim_start().starts_with('{') => {
+                    Ok(Some(Message::text(format!("Pong:{}", json.trim()))))
+                }
+                Ok(_) | Err(_) => Err(CloseFrame::new(1007, "expected Ping:{..}, a JSON object")),
             },
+            "TickerRequest" if json.len() > LONGEST_REQUEST => Err(too_many()),
             "TickerRequest" => {
                 let request: TickerRequest = serde_json::from_str(json).map_err(|_| {
                     let reason = r#"expected TickerRequest:{"Tickers":["AAPL"]}"#;
@@ -109,9 +116,7 @@ impl Ticker {
         mut dice: impl FnMut() -> f64,
     ) -> Result<(), CloseFrame> {
         if symbols.len() > MOST_SYMBOLS || symbols.iter().any(|s| s.len() > LONGEST_SYMBOL) {
-            let reason =
-                format!("at most {MOST_SYMBOLS} tickers, each of at most {LONGEST_SYMBOL} bytes");
-            return Err(CloseFrame::new(1008, &reason));
+            return Err(too_many());
         }
         let before = std::mem::take(&mut self.prices);
         for symbol in symbols {
@@ -164,6 +169,11 @@ impl Ticker {
         let json = serde_json::to_string(&changes).expect("names and finite numbers are JSON");
         Some(Message::text(format!("TickerChange:{json}")))
     }
+}
+
+fn too_many() -> CloseFrame {
+    let reason = format!("at most {MOST_SYMBOLS} tickers, each of at most {LONGEST_SYMBOL} bytes");
+    CloseFrame::new(1008, &reason)
 }
 
 /// To the hundredth, as people read prices.
@@ -307,5 +317,20 @@ mod tests {
             last = changes(&ticker.change(now, 0, || 0.0).unwrap())[0].2;
         }
         assert_eq!(last, 1.0);
+    }
+
+    #[test]
+    fn a_request_is_not_taken_apart_beyond_a_size() {
+        let mut ticker = Ticker::default();
+        // Few tickers, and much room between them.
+        let request =
+            |room: usize| format!("TickerRequest:{{\"Tickers\":[{}\"A\"]}}", " ".repeat(room));
+        assert_eq!(handle(&mut ticker, &request(1000)), Ok(None));
+        let refused = handle(&mut ticker, &request(LONGEST_REQUEST)).unwrap_err();
+        assert_eq!((refused.code, refused), (1008, too_many()));
+        let ping = format!("{{\"a\":[{}0]}}", "0,".repeat(1 << 20));
+        let pong = Message::text(format!("Pong:{ping}"));
+        let answer = handle(&mut ticker, &format!("Ping: {ping}"));
+        assert!(answer == Ok(Some(pong)), "an object of any size");
     }
 }
