@@ -129,6 +129,22 @@ impl Kind {
         }
     }
 
+    /// Whether it is a protocol that says itself how often it beats and how long it waits, so that
+    /// only what is set for the very target replaces that.
+    pub(crate) fn has_own_times(self) -> bool {
+        match self {
+            Self::ActionCable
+            | Self::EngineIo
+            | Self::GraphqlTransportWs
+            | Self::Phoenix
+            | Self::Stomp
+            | Self::Mqtt
+            | Self::SignalR
+            | Self::JsonRpc => true,
+            Self::Ping | Self::Message | Self::Expect | Self::None | Self::Sse => false,
+        }
+    }
+
     /// Whether there are beats that we begin, and so an interval.
     pub(crate) fn we_beat(self) -> bool {
         match self {

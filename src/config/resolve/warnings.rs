@@ -6,7 +6,7 @@ use std::time::Duration;
 use figment::value::{Dict, Value};
 
 use super::Resolver;
-use crate::config::chain::Chain;
+use crate::config::chain::{Chain, Level, OWN_TIMES, hears_defaults};
 use crate::config::duration::format_duration;
 use crate::config::heartbeat::Kind;
 use crate::config::leaf::WsUrl;
@@ -30,6 +30,9 @@ pub(super) struct Warnings {
     too_slow: Vec<(TooSlow, Concerned)>,
     /// Keys of targets' own that do nothing for their kind.
     useless: Vec<((&'static str, Kind), Concerned)>,
+    /// Of each of [`OWN_TIMES`]: the targets whose protocol does not hear the defaults, and whether
+    /// any target does.
+    unheard: [(Concerned, bool); OWN_TIMES.len()],
     unverified: Concerned,
     unverified_proxy: Concerned,
     useless_tls: Concerned,
@@ -124,7 +127,7 @@ impl Warnings {
                 Some(kind) => format!(
                     "the heartbeat `{}` beats every {interval}, which is not below half of the \
                      path_idle_timeout of {idle}: one lost beat and the path may cut the \
-                     connection; write a ping_interval below {half}",
+                     connection; give the target a ping_interval below {half}",
                     kind.as_str()
                 ),
             })
@@ -132,6 +135,14 @@ impl Warnings {
         let useless = self.useless.iter().map(|((key, kind), concerned)| {
             let why = useless(key, *kind)?;
             concerned.say(&format!("{key} has no effect: {why}"))
+        });
+        let unheard = OWN_TIMES.iter().zip(&self.unheard);
+        let unheard = unheard.map(|(key, (concerned, heard))| match heard {
+            true => None,
+            false => concerned.say(&format!(
+                "{key} of [defaults] has no effect: a protocol has its own, unless the target \
+                 sets another; write it in [[target]]"
+            )),
         });
         let others = [
             self.unverified.say(
@@ -151,7 +162,7 @@ impl Warnings {
                  proxy is used",
             ),
         ];
-        let lines = too_slow.chain(useless).chain(others);
+        let lines = too_slow.chain(useless).chain(unheard).chain(others);
         let lines: Vec<String> = lines.flatten().collect();
         lines.into_iter()
     }
@@ -199,7 +210,18 @@ impl Resolver<'_, '_> {
             let slow = TooSlow { interval, of, idle };
             concerned(&mut self.warnings.too_slow, slow).add(name);
         }
-        let [single, forced, own, _] = chain.levels;
+        let [single, forced, own, defaults] = chain.levels;
+        for (key, (unheard, heard)) in OWN_TIMES.iter().zip(&mut self.warnings.unheard) {
+            let has = |level: &Level<'_>| level.dict.contains_key(*key);
+            let mut said = [single, forced, own].into_iter().flatten();
+            if !defaults.is_some_and(has) || said.any(has) || useless(key, kind).is_some() {
+                continue;
+            }
+            match hears_defaults(key, kind) {
+                true => *heard = true,
+                false => unheard.add(name),
+            }
+        }
         for key in MAY_BE_USELESS {
             let mut said = [single, own].into_iter().flatten();
             if said.any(|level| level.dict.contains_key(key)) && useless(key, kind).is_some() {

@@ -245,7 +245,7 @@ fn a_protocols_own_interval_is_judged_by_the_path() {
         warnings(phoenix),
         [
             "target a: the heartbeat `phoenix` beats every 30s, which is not below half of the path_idle_timeout \
-             of 1m: one lost beat and the path may cut the connection; write a ping_interval below 30s"
+             of 1m: one lost beat and the path may cut the connection; give the target a ping_interval below 30s"
         ]
     );
     let quick = format!("{phoenix}\nping_interval = \"20s\"");
@@ -255,6 +255,112 @@ fn a_protocols_own_interval_is_judged_by_the_path() {
     assert_eq!(warnings(""), [""; 0], "10s");
     // What the server does is not ours to say.
     assert_eq!(warnings("heartbeat = { kind = \"engineio\" }"), [""; 0]);
+}
+
+#[test]
+fn defaults_leave_a_protocols_own_times_alone() {
+    let secs = Duration::from_secs;
+    let all = "ping_interval = \"3s\"\npong_timeout = \"4s\"\nmax_retry_limit = 5\nmax_silence = \"7s\"\n";
+    let own = "ping_interval = \"11s\"\npong_timeout = \"12s\"\nmax_retry_limit = 13\n";
+    let target = |name: &str, kind: &str, more: &str| {
+        format!(
+            "[[target]]\nname = \"{name}\"\nurl = \"ws://a\"\nheartbeat = {{ kind = \"{kind}\" }}\n{more}"
+        )
+    };
+    let targets = [
+        target("phoenix", "phoenix", ""),
+        target("cable", "actioncable", ""),
+        target("own", "phoenix", own),
+        target("loud", "actioncable", "max_silence = \"17s\"\n"),
+    ]
+    .concat();
+    let message = target("message", "message", "")
+        .replace("\" }", "\", send = \"${seq}\", expect = \"${seq}\" }");
+    let files = Files::new(&format!("[defaults]\n{all}{targets}{message}"));
+    let wishes = |interval, pong_timeout, max_retries, max_silence| Wishes {
+        interval,
+        pong_timeout,
+        max_retries,
+        max_silence,
+    };
+    let none = Wishes::default();
+    let silent = wishes(None, None, None, Some(secs(17)));
+    let full = |n| wishes(Some(secs(n)), Some(secs(n + 1)), Some(n as u32 + 2), None);
+    let held = |overrides: Overrides, env: &Variables| {
+        let loaded = load_in(&files.sources(overrides), env);
+        let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
+        let targets = loaded.config.targets.iter();
+        targets
+            .map(|target| target.policy.wishes)
+            .collect::<Vec<_>>()
+    };
+    let usual = [none, none, full(11), silent, full(3)];
+    assert_eq!(held(Overrides::default(), &Vec::new()), usual);
+
+    // What else speaks of every target by its defaults.
+    let changed = [
+        none,
+        none,
+        full(11),
+        silent,
+        wishes(Some(secs(2)), Some(secs(4)), Some(5), None),
+    ];
+    let set = sets(&["defaults.ping_interval=2s"]);
+    assert_eq!(held(set, &Vec::new()), changed);
+    let env = variables(&[("WS_KEEPALIVE__DEFAULTS__PING_INTERVAL", "2s")]);
+    assert_eq!(held(Overrides::default(), &env), changed);
+
+    // Flags are for the target.
+    let forced = Overrides {
+        ping_interval: Some(secs(1)),
+        max_retry_limit: Some(2),
+        ..sets(&["phoenix.pong_timeout=9s", "cable.max_silence=8s"])
+    };
+    let [phoenix, cable, ..] = held(forced, &Vec::new())[..] else {
+        panic!("five targets");
+    };
+    assert_eq!(phoenix, wishes(Some(secs(1)), Some(secs(9)), Some(2), None));
+    assert_eq!(cable, wishes(None, None, None, Some(secs(8))));
+
+    let sources = files.sources(Overrides::default());
+    let (_, printed) = explain_with(&sources, &Vec::new()).unwrap();
+    let printed = printed.replace(&files.main().display().to_string(), "x.toml");
+    for line in [
+        "ping_interval = \"30s\"  # default: of phoenix, which [defaults] does not change",
+        "max_retry_limit = 0  # default: of phoenix, which [defaults] does not change",
+        "max_silence = \"6s\"  # default: of actioncable, which [defaults] does not change",
+        "ping_interval = \"11s\"  # x.toml:18",
+        "max_silence = \"17s\"  # x.toml:25",
+        "ping_interval = \"3s\"  # x.toml:2",
+    ] {
+        assert!(
+            printed.lines().any(|l| l == line),
+            "{line} not in\n{printed}"
+        );
+    }
+}
+
+#[test]
+fn defaults_that_no_target_hears_are_warned_about() {
+    let warnings = |more: &str| {
+        let text = "[defaults]\nping_interval = \"5s\"\nmax_silence = \"5s\"\n\
+             [[target]]\nname = \"a\"\nurl = \"ws://a\"\nheartbeat = { kind = \"phoenix\" }\n\
+             [[target]]\nname = \"b\"\nurl = \"ws://b\"\nheartbeat = { kind = \"mqtt\" }\n";
+        load(&format!("{text}{more}\n")).warnings
+    };
+    assert_eq!(
+        warnings(""),
+        [
+            "target a and 1 more: ping_interval of [defaults] has no effect: a protocol has its own, unless the \
+             target sets another; write it in [[target]]"
+        ]
+    );
+    assert_eq!(warnings("[[target]]\nurl = \"ws://c\""), [""; 0]);
+    assert_eq!(warnings("[[target]]\nurl = \"http://c\"").len(), 1);
+    assert_eq!(
+        warnings("ping_interval = \"7s\"")[0].find("target a: "),
+        Some(0)
+    );
 }
 
 #[test]
