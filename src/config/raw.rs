@@ -327,7 +327,7 @@ section! {
         channels: Channels,
         /// `engineio`: the Socket.IO namespace to connect to: `/admin`; `""` for none, plain Engine.IO.
         namespace: Namespace = "/",
-        /// A JSON object. `engineio`: `auth` of the namespace; `graphql-transport-ws`: the payload of `connection_init`;
+        /// A JSON object as text: `'{"token":"x"}'`. `engineio`: `auth` of the namespace; `graphql-transport-ws`: the payload of `connection_init`;
         /// `phoenix`: what topics are joined with that have no parameters of their own.
         payload: JsonObject,
         /// `graphql-transport-ws`: a subscription to start: `subscription { ticks }`.
@@ -347,7 +347,7 @@ section! {
         version: mqtt::Version = "3.1.1",
         /// `json-rpc`: the method that is called; its answer is the beat, an error too.
         method: Line,
-        /// `json-rpc`: its parameters, a JSON object or array.
+        /// `json-rpc`: its parameters, a JSON object or array as text: `'[1]'`.
         params: JsonParams,
     }
 }

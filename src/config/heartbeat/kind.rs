@@ -56,6 +56,14 @@ impl Kind {
         }
     }
 
+    /// The kind of that name, or the one that speaks what people call so.
+    pub(crate) fn meant_by(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "socketio" | "socket.io" | "socket-io" | "engine.io" => Some(Self::EngineIo),
+            name => Self::ALL.into_iter().find(|kind| kind.as_str() == name),
+        }
+    }
+
     /// That of a URL, unless something else is asked for.
     pub(crate) fn of_url(streams: bool) -> Self {
         if streams { Self::Sse } else { Self::Ping }
