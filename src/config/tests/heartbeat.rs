@@ -364,9 +364,90 @@ fn defaults_that_no_target_hears_are_warned_about() {
 }
 
 #[test]
+fn heartbeats_that_cannot_work_out_are_warned_about() {
+    let target = |name: &str, heartbeat: &str, more: &str| {
+        format!(
+            "[[target]]\nname = \"{name}\"\nurl = \"ws://a/?k={name}\"\nheartbeat = {{ {heartbeat} }}\n{more}\n"
+        )
+    };
+    let kind =
+        |name: &str, kind: &str, more: &str| target(name, &format!("kind = \"{kind}\""), more);
+    let bad = [
+        kind("cable", "actioncable", "max_silence = \"3s\""),
+        kind(
+            "signalr",
+            "signalr",
+            "max_silence = \"15s\"\nping_interval = \"30s\"",
+        ),
+        kind("stomp", "stomp", "max_silence = \"10s\""),
+        kind(
+            "slow",
+            "stomp",
+            "max_silence = \"20s\"\nping_interval = \"20s\"",
+        ),
+        target("mqtt", "kind = \"mqtt\", client_id = \"x\"", ""),
+        target("twin", "kind = \"mqtt\", client_id = \"x\"", ""),
+        target(
+            "regex",
+            "kind = \"message\", send = \"${seq}\", expect = \"${nonce}\"",
+            "",
+        ),
+        target(
+            "pointer",
+            "kind = \"message\", send = \"${seq}\", expect = { pointer = \"/a\", value = \"$${seq}\" }",
+            "",
+        ),
+    ];
+    assert_eq!(
+        load(&bad.concat()).warnings,
+        [
+            "target cable: a max_silence of 3s is not longer than from one beat of `actioncable` to the next (3s): \
+             a healthy connection is given up; write 6s or more",
+            "target signalr: a max_silence of 15s is not longer than from one beat of `signalr` to the next (15s): \
+             a healthy connection is given up; write 30s or more",
+            "target stomp: a max_silence of 10s is not longer than from one beat of `stomp` to the next (10s): \
+             a healthy connection is given up; write 20s or more",
+            "target slow: a max_silence of 20s is not longer than from one beat of `stomp` to the next (20s): \
+             a healthy connection is given up; write 40s or more",
+            "target signalr: a ping_interval of 30s is not below the 30s after which a SignalR server ends a silent \
+             connection (ClientTimeoutInterval); write 15s",
+            "target twin: is the client `x` of the same broker as target mqtt: it ends the connection of one when \
+             the other logs in; give each a client_id of its own",
+            "target regex and 1 more: answers cannot be told apart, a late one passes for that of the next beat; \
+             put ${seq} into send and expect",
+        ]
+    );
+    let good = [
+        kind("cable", "actioncable", "max_silence = \"4s\""),
+        kind(
+            "signalr",
+            "signalr",
+            "max_silence = \"16s\"\nping_interval = \"29s\"",
+        ),
+        kind("stomp", "stomp", "max_silence = \"11s\""),
+        target("mqtt", "kind = \"mqtt\", client_id = \"x\"", ""),
+        target("other", "kind = \"mqtt\", client_id = \"y\"", ""),
+        target("elsewhere", "kind = \"mqtt\", client_id = \"x\"", "").replace("ws://a", "ws://b"),
+        kind("anybody", "mqtt", ""),
+        kind("anybody else", "mqtt", "").replace("?k=anybody else", "?k=b"),
+        target(
+            "regex",
+            "kind = \"message\", send = \"${seq}\", expect = \"${seq}\"",
+            "",
+        ),
+        target(
+            "time",
+            "kind = \"message\", send = \"${unix_nanos}\", expect = \"${unix_nanos}\"",
+            "",
+        ),
+    ];
+    assert_eq!(load(&good.concat()).warnings, [""; 0]);
+}
+
+#[test]
 fn a_url_of_http_is_an_event_stream_with_what_it_can_use_of_the_defaults() {
     let loaded = load(
-        "[defaults]\nheartbeat = { kind = \"message\", send = \"a\", expect = \"b\" }\non_open = [\"hello\"]\n\
+        "[defaults]\nheartbeat = { kind = \"message\", send = \"${seq}\", expect = \"${seq}\" }\non_open = [\"hello\"]\n\
          subprotocols = [\"a\"]\nrequire_subprotocol = true\nmax_silence = \"20s\"\nping_interval = \"5s\"\n\
          [[target]]\nname = \"stream\"\nurl = \"https://joe:x@example.com/events?a=b\"\nmax_event = \"1KiB\"\n\
          [[target]]\nname = \"socket\"\nurl = \"ws://example.com/ws\"\n\
