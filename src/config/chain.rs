@@ -7,6 +7,20 @@ use super::layer::{Step, TextLayer};
 use super::raw;
 use super::read::{Field, Read, Reader};
 
+/// What a protocol has its own of. Defaults of them are meant for the beats that have none.
+pub(super) const OWN_TIMES: [&str; 4] = [
+    "ping_interval",
+    "pong_timeout",
+    "max_retry_limit",
+    "max_silence",
+];
+
+/// Whether `[defaults]` give `key` to a target of `kind`: what is said for every target does not
+/// replace a protocol's own times.
+pub(super) fn hears_defaults(key: &str, kind: Kind) -> bool {
+    !(kind.has_own_times() && OWN_TIMES.contains(&key))
+}
+
 /// What gives a target its keys, one of several, the strongest first.
 pub(super) struct Level<'a> {
     pub(super) dict: &'a Dict,
@@ -81,6 +95,15 @@ impl<'a> Chain<'a> {
     /// Whether what `level` says is for every target.
     pub(super) fn is_default(&self, level: &Level<'_>) -> bool {
         self.levels[3].is_some_and(|defaults| std::ptr::eq(defaults, level))
+    }
+
+    /// The levels that may give `key` to a target of `kind`.
+    pub(super) fn for_key(&self, key: &str, kind: Kind) -> Self {
+        let mut levels = self.levels;
+        if !hears_defaults(key, kind) {
+            levels[3] = None;
+        }
+        Self { levels }
     }
 
     /// The `heartbeat` tables that hold for a target; `None` if a kind could not be read.

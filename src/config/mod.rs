@@ -478,7 +478,8 @@ pub(crate) enum SecretSource {
 pub(crate) struct Policy {
     /// For RFC 6455's pings.
     pub(crate) heartbeat: HeartbeatPolicy,
-    /// For every other heartbeat: what was set and means something to it, and nothing else.
+    /// For every other heartbeat: what was set and means something to it, and nothing else; of a
+    /// protocol with times of its own what was set for the very target.
     pub(crate) wishes: Wishes,
     /// After how long without an application message a connection is stale. Default never.
     pub(crate) staleness: Option<Duration>,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use figment::value::{Dict, Num, Value};
 
-use super::chain::{Chain, Level};
+use super::chain::{Chain, Level, hears_defaults};
 use super::duration::format_duration;
 use super::heartbeat::Kind;
 use super::layer::{KeyPath, Layer as _, Step, quoted};
@@ -182,6 +182,14 @@ impl Table<'_> {
         }
     }
 
+    /// Whether what `level` has at `path` is for targets whose heartbeat has nothing of its own.
+    fn passed_over(&self, level: &Level<'_>, path: &[Step]) -> bool {
+        let (Some((kind, chain)), [Step::Key(key)]) = (self.target, path) else {
+            return false;
+        };
+        chain.is_default(level) && !hears_defaults(key, kind)
+    }
+
     /// Whether any level has something at `path`.
     fn has(&self, path: &[Step]) -> bool {
         let mut levels = self.levels.iter();
@@ -220,9 +228,16 @@ impl Table<'_> {
             return;
         }
         let path_text = KeyPath(path);
+        let mut levels = self.levels.iter();
+        let passed_over =
+            levels.any(|level| self.passed_over(level, path) && find(level.dict, path).is_some());
+        let over = match passed_over {
+            true => ", which [defaults] does not change",
+            false => "",
+        };
         let _ = match ((self.derived)(key.name), key.default()) {
             (Some((value, from)), _) => {
-                writeln!(self.text, "{path_text} = {value}  # default: {from}")
+                writeln!(self.text, "{path_text} = {value}  # default: {from}{over}")
             }
             (None, Some(default)) => writeln!(self.text, "{path_text} = {default}  # default"),
             (None, None) => writeln!(self.text, "# {path_text} is not set"),
@@ -232,6 +247,9 @@ impl Table<'_> {
     /// Prints the value at `path` of the strongest level that has one.
     fn set(&mut self, path: &[Step]) -> bool {
         for level in self.levels {
+            if self.passed_over(level, path) {
+                continue;
+            }
             if let Some(value) = find(level.dict, path) {
                 let place = match level.layer {
                     Some(layer) => layer.place(path, false),

@@ -158,17 +158,20 @@ macro_rules! target_section {
         $(#[doc = $about])+
         $name {
             $($own)*
-            /// From an answered ping to the next one; at least 10ms. A heartbeat that is a protocol's has an interval of its own,
-            /// which this replaces. Flag: `--ping-interval`.
+            /// From an answered ping to the next one; at least 10ms. A heartbeat that is a protocol's (actioncable, engineio,
+            /// graphql-transport-ws, phoenix, stomp, mqtt, signalr, json-rpc) has its own, which this replaces if the target sets it,
+            /// not in `[defaults]`. Flag: `--ping-interval`, which is for every target.
             ping_interval: Interval = "10s",
-            /// How long a pong is waited for before the ping is sent again. Default: twice `ping_interval`; of a protocol its own.
+            /// How long a pong is waited for before the ping is sent again. Default: twice `ping_interval`; of a protocol its own,
+            /// which only the target replaces, not `[defaults]`.
             pong_timeout: Positive,
-            /// How often an unanswered ping is sent again before the connection is given up. Only `ping` has this default: a
-            /// protocol's beat is not sent again unless this says so. Flag: `--max-retry-limit`.
+            /// How often an unanswered ping is sent again before the connection is given up. Only `ping` has this default: no
+            /// other beat is sent again unless this says so; a protocol's only if the target says it, not `[defaults]`.
+            /// Flag: `--max-retry-limit`, which is for every target.
             max_retry_limit: Retries = 3,
             /// The longest time without a beat that the server begins (`sse`: without a byte) before the connection is given up.
             /// For the heartbeats sse, expect, actioncable, engineio, stomp and signalr. Default: 45s of `sse` and `expect`, of a
-            /// protocol its own.
+            /// protocol its own, which only the target replaces, not `[defaults]`.
             max_silence: Positive,
             /// A connection that brings no application message for this long is shown as stale (`ws_keepalive_stale`); it is not ended.
             /// Default: never.
@@ -324,7 +327,7 @@ section! {
         channels: Channels,
         /// `engineio`: the Socket.IO namespace to connect to: `/admin`; `""` for none, plain Engine.IO.
         namespace: Namespace = "/",
-        /// A JSON object. `engineio`: `auth` of the namespace; `graphql-transport-ws`: the payload of `connection_init`;
+        /// A JSON object as text: `'{"token":"x"}'`. `engineio`: `auth` of the namespace; `graphql-transport-ws`: the payload of `connection_init`;
         /// `phoenix`: what topics are joined with that have no parameters of their own.
         payload: JsonObject,
         /// `graphql-transport-ws`: a subscription to start: `subscription { ticks }`.
@@ -344,7 +347,7 @@ section! {
         version: mqtt::Version = "3.1.1",
         /// `json-rpc`: the method that is called; its answer is the beat, an error too.
         method: Line,
-        /// `json-rpc`: its parameters, a JSON object or array.
+        /// `json-rpc`: its parameters, a JSON object or array as text: `'[1]'`.
         params: JsonParams,
     }
 }

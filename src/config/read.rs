@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use figment::value::{Dict, Num, Tag, Value};
 use schemars::{JsonSchema, Schema, SchemaGenerator};
 
+use super::heartbeat::Kind;
 use super::layer::{KeyPath, Layer, Step, parse_toml_value};
 use super::mistake::Mistake;
 
@@ -213,8 +214,20 @@ impl<'a> Reader<'a> {
         match parsed.map(parse_toml_value) {
             Some(Ok(Value::Dict(_, dict))) => Some(Cow::Owned(dict)),
             Some(Err(message)) => self.mistake(message),
-            Some(Ok(_)) | None => self.expected("a table", value),
+            Some(Ok(_)) | None => match self.kind_alone(value) {
+                Some(kind) => {
+                    let table = format!("a table: {{ kind = \"{}\" }}", kind.as_str());
+                    self.expected(&table, value)
+                }
+                None => self.expected("a table", value),
+            },
         }
+    }
+
+    /// The kind of heartbeat that stands where its table belongs.
+    fn kind_alone(&self, value: &Value) -> Option<Kind> {
+        let here = self.path.last() == Some(&"heartbeat".into());
+        value.as_str().filter(|_| here).and_then(Kind::meant_by)
     }
 
     /// Reports a key that does not exist.

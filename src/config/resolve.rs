@@ -328,11 +328,17 @@ impl Resolver<'_, '_> {
 
     fn policy(&mut self, chain: &Chain<'_>, kind: Kind) -> Policy {
         let usual = HeartbeatPolicy::default();
+        /// What of [`OWN_TIMES`] is set for `kind`.
+        macro_rules! time {
+            ($key:ident) => {
+                pick!(chain.for_key(stringify!($key), kind), $key)
+            };
+        }
         let set = Wishes {
-            interval: pick!(chain, ping_interval).get().map(|i| i.0),
-            pong_timeout: pick!(chain, pong_timeout).get().map(|d| d.0),
-            max_retries: pick!(chain, max_retry_limit).get().map(|r| r.0),
-            max_silence: self.max_silence(chain, kind),
+            interval: time!(ping_interval).get().map(|i| i.0),
+            pong_timeout: time!(pong_timeout).get().map(|d| d.0),
+            max_retries: time!(max_retry_limit).get().map(|r| r.0),
+            max_silence: self.max_silence(chain, time!(max_silence), kind),
         };
         let interval = set.interval.unwrap_or(usual.interval);
         let heartbeat = HeartbeatPolicy {

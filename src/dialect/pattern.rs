@@ -161,6 +161,11 @@ impl Pattern {
         self.parse()?.matcher(stamp, 1).map(|_| ())
     }
 
+    /// Whether it is another pattern for each beat; not of one that cannot be used.
+    pub(crate) fn changes(&self) -> bool {
+        self.parse().is_ok_and(|expected| expected.changes())
+    }
+
     /// Whether the pattern can be used where nothing is sent that a template could speak of.
     pub(crate) fn check_fixed(&self) -> Result<(), String> {
         self.fixed().map(|_| ())

@@ -56,6 +56,14 @@ impl Kind {
         }
     }
 
+    /// The kind of that name, or the one that speaks what people call so.
+    pub(crate) fn meant_by(name: &str) -> Option<Self> {
+        match name.to_ascii_lowercase().as_str() {
+            "socketio" | "socket.io" | "socket-io" | "engine.io" => Some(Self::EngineIo),
+            name => Self::ALL.into_iter().find(|kind| kind.as_str() == name),
+        }
+    }
+
     /// That of a URL, unless something else is asked for.
     pub(crate) fn of_url(streams: bool) -> Self {
         if streams { Self::Sse } else { Self::Ping }
@@ -126,6 +134,22 @@ impl Kind {
             Self::Mqtt => Protocol::Mqtt,
             Self::SignalR => Protocol::SignalR,
             Self::JsonRpc => Protocol::JsonRpc,
+        }
+    }
+
+    /// Whether it is a protocol that says itself how often it beats and how long it waits, so that
+    /// only what is set for the very target replaces that.
+    pub(crate) fn has_own_times(self) -> bool {
+        match self {
+            Self::ActionCable
+            | Self::EngineIo
+            | Self::GraphqlTransportWs
+            | Self::Phoenix
+            | Self::Stomp
+            | Self::Mqtt
+            | Self::SignalR
+            | Self::JsonRpc => true,
+            Self::Ping | Self::Message | Self::Expect | Self::None | Self::Sse => false,
         }
     }
 

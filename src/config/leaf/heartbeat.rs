@@ -24,6 +24,13 @@ schema!(Kind, { "enum": [
 
 impl Read for Kind {
     fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        if let Some(name) = value.as_str()
+            && let Some(kind) = Self::meant_by(name)
+            && kind.as_str() != name
+        {
+            let (shown, kind) = (name.escape_debug(), kind.as_str());
+            return reader.mistake(format!("`{shown}` is `{kind}` here; write \"{kind}\""));
+        }
         let choices = Self::ALL.map(|kind| (kind.as_str(), kind));
         read_choice(value, reader, &choices)
     }

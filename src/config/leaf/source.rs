@@ -6,7 +6,7 @@ use figment::value::{Tag, Value};
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
 use super::schema;
-use crate::config::read::{Read, Reader};
+use crate::config::read::{Read, Reader, nearest};
 use crate::config::{Secret, SecretSource};
 use crate::dialect::pattern::check_template;
 
@@ -164,12 +164,35 @@ pub(super) fn read_message(
     reader: &mut Reader<'_>,
     purpose: Use,
 ) -> Option<Sourced> {
-    read_source(value, reader, WANTED, false, |text| {
+    let wanted = match purpose {
+        Use::Object => WANTED_OBJECT,
+        Use::Params => WANTED_PARAMS,
+        Use::Header | Use::Cookie | Use::Password | Use::Token | Use::Template | Use::Passcode => {
+            WANTED
+        }
+    };
+    // A table of TOML where its text belongs; what looks like a mistyped reference is one.
+    if matches!(purpose, Use::Object | Use::Params)
+        && let Value::Dict(_, table) = value
+        && !table
+            .keys()
+            .all(|key| nearest(key, REFERENCES.into_iter()).is_some())
+    {
+        return reader.expected(wanted, value);
+    }
+    read_source(value, reader, wanted, false, |text| {
         purpose.judge(text.as_bytes())?;
         Ok(SecretSource::Literal(Secret::new(text.into())))
     })
 }
 
+/// Where a value may be kept.
+const REFERENCES: [&str; 3] = ["file", "env", "credential"];
+
+const WANTED_OBJECT: &str = "a JSON object as text, as in '{\"token\":\"x\"}', or { file = .. }, \
+                             { env = .. } or { credential = .. }";
+const WANTED_PARAMS: &str = "a JSON object or array as text, as in '{\"token\":\"x\"}' or '[1]', or \
+                             { file = .. }, { env = .. } or { credential = .. }";
 const WANTED: &str = "a string, { file = .. }, { env = .. } or { credential = .. }";
 
 /// A string, or a table that says where it is kept.

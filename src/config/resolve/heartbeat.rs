@@ -4,10 +4,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::Resolver;
-use crate::config::chain::{Chain, HeartbeatTables, Picked, pick};
+use crate::config::chain::{Chain, HeartbeatTables, Picked};
 use crate::config::heartbeat::{Broker, Kind, Topic};
 use crate::config::layer::{Step, quoted};
-use crate::config::leaf::{Member, Sourced, Use, WsUrl};
+use crate::config::leaf::{Member, Positive, Sourced, Use, WsUrl};
 use crate::config::raw;
 use crate::config::read::Read;
 use crate::config::{Heartbeat, Secret, SecretSource};
@@ -262,8 +262,13 @@ impl Resolver<'_, '_> {
     }
 
     /// The longest silence, of a heartbeat whose peers beat.
-    pub(super) fn max_silence(&mut self, chain: &Chain<'_>, kind: Kind) -> Option<Duration> {
-        let Picked::Set(level, limit) = pick!(chain, max_silence) else {
+    pub(super) fn max_silence(
+        &mut self,
+        chain: &Chain<'_>,
+        picked: Picked<'_, Positive>,
+        kind: Kind,
+    ) -> Option<Duration> {
+        let Picked::Set(level, limit) = picked else {
             return None;
         };
         if kind.peer_beats() {

@@ -1,17 +1,23 @@
 //! What is allowed but hardly meant.
 
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::Arc;
 use std::time::Duration;
 
 use figment::value::{Dict, Value};
 
 use super::Resolver;
-use crate::config::chain::Chain;
+use crate::config::chain::{Chain, Level, OWN_TIMES, hears_defaults};
 use crate::config::duration::format_duration;
 use crate::config::heartbeat::Kind;
 use crate::config::leaf::WsUrl;
-use crate::config::{ConnectionOptions, Policy, ProxyChoice, ProxyKind};
+use crate::config::{ConnectionOptions, Heartbeat, Policy, ProxyChoice, ProxyKind};
+use crate::dialect::stomp;
 use crate::proto::heartbeat::PingMode;
+
+/// ASP.NET Core's default ClientTimeoutInterval.
+const SIGNALR_PATIENCE: Duration = Duration::from_secs(30);
 
 /// Any of them makes `proxy = "env"` mean something; curl reads the same.
 const PROXY_VARIABLES: [&str; 6] = [
@@ -30,11 +36,30 @@ pub(super) struct Warnings {
     too_slow: Vec<(TooSlow, Concerned)>,
     /// Keys of targets' own that do nothing for their kind.
     useless: Vec<((&'static str, Kind), Concerned)>,
+    /// Of each of [`OWN_TIMES`]: the targets whose protocol does not hear the defaults, and whether
+    /// any target does.
+    unheard: [(Concerned, bool); OWN_TIMES.len()],
+    /// `max_silence`, the time between the server's beats, and whose beats they are.
+    too_strict: Vec<((Duration, Duration, Kind), Concerned)>,
+    /// Intervals after which a SignalR server has given us up.
+    too_rare: Vec<(Duration, Concerned)>,
+    /// Who has logged in where as whom, over MQTT.
+    clients: HashMap<(Box<str>, Box<str>), Arc<str>>,
+    same_client: Vec<SameClient>,
+    /// Answers that any beat may have.
+    any_answer: Concerned,
     unverified: Concerned,
     unverified_proxy: Concerned,
     useless_tls: Concerned,
     useless_tls_of_stream: Concerned,
     no_variable: Concerned,
+}
+
+/// Two targets that are one client to their broker.
+struct SameClient {
+    name: Arc<str>,
+    first: Arc<str>,
+    id: Box<str>,
 }
 
 #[derive(PartialEq)]
@@ -124,7 +149,7 @@ impl Warnings {
                 Some(kind) => format!(
                     "the heartbeat `{}` beats every {interval}, which is not below half of the \
                      path_idle_timeout of {idle}: one lost beat and the path may cut the \
-                     connection; write a ping_interval below {half}",
+                     connection; give the target a ping_interval below {half}",
                     kind.as_str()
                 ),
             })
@@ -133,7 +158,44 @@ impl Warnings {
             let why = useless(key, *kind)?;
             concerned.say(&format!("{key} has no effect: {why}"))
         });
+        let unheard = OWN_TIMES.iter().zip(&self.unheard);
+        let unheard = unheard.map(|(key, (concerned, heard))| match heard {
+            true => None,
+            false => concerned.say(&format!(
+                "{key} of [defaults] has no effect: a protocol has its own, unless the target \
+                 sets another; write it in [[target]]"
+            )),
+        });
+        let too_strict = self.too_strict.iter();
+        let too_strict = too_strict.map(|((silence, beat, kind), concerned)| {
+            let (silence, twice) = (format_duration(*silence), format_duration(*beat * 2));
+            let (beat, kind) = (format_duration(*beat), kind.as_str());
+            concerned.say(&format!(
+                "a max_silence of {silence} is not longer than from one beat of `{kind}` to the \
+                 next ({beat}): a healthy connection is given up; write {twice} or more"
+            ))
+        });
+        let too_rare = self.too_rare.iter().map(|(interval, concerned)| {
+            let interval = format_duration(*interval);
+            let limit = format_duration(SIGNALR_PATIENCE);
+            concerned.say(&format!(
+                "a ping_interval of {interval} is not below the {limit} after which a SignalR \
+                 server ends a silent connection (ClientTimeoutInterval); write 15s"
+            ))
+        });
+        let same_client = self.same_client.iter().map(|same| {
+            let SameClient { name, first, id } = same;
+            let id = id.escape_debug();
+            Some(format!(
+                "target {name}: is the client `{id}` of the same broker as target {first}: it ends \
+                 the connection of one when the other logs in; give each a client_id of its own"
+            ))
+        });
         let others = [
+            self.any_answer.say(
+                "answers cannot be told apart, a late one passes for that of the next beat; put \
+                 ${seq} into send and expect",
+            ),
             self.unverified.say(
                 "tls.insecure_skip_verify takes any certificate: anybody on the way can read \
                  and change what is sent; trust the peer's own by tls.ca",
@@ -151,7 +213,9 @@ impl Warnings {
                  proxy is used",
             ),
         ];
-        let lines = too_slow.chain(useless).chain(others);
+        let of_kinds = too_strict.chain(too_rare).chain(same_client);
+        let lines = too_slow.chain(useless).chain(unheard).chain(of_kinds);
+        let lines = lines.chain(others);
         let lines: Vec<String> = lines.flatten().collect();
         lines.into_iter()
     }
@@ -182,6 +246,74 @@ fn interval(connection: &ConnectionOptions, policy: &Policy) -> Option<(Duration
     (own.mode != PingMode::Never).then_some((own.interval, whose))
 }
 
+/// From one beat of the server's to the next, where its protocol says so; of STOMP what we ask for.
+fn beat_of_server(kind: Kind, policy: &Policy) -> Option<Duration> {
+    match kind {
+        Kind::ActionCable => Some(Duration::from_secs(3)),
+        // The default KeepAliveInterval of ASP.NET Core.
+        Kind::SignalR => Some(Duration::from_secs(15)),
+        Kind::Stomp => Some(policy.wishes.interval.unwrap_or(stomp::INTERVAL)),
+        Kind::Ping
+        | Kind::Message
+        | Kind::Expect
+        | Kind::None
+        | Kind::Sse
+        // Its server says it when it is there.
+        | Kind::EngineIo
+        | Kind::GraphqlTransportWs
+        | Kind::Phoenix
+        | Kind::Mqtt
+        | Kind::JsonRpc => None,
+    }
+}
+
+impl Warnings {
+    /// What is hardly meant about the heartbeat of the target `name` at `url`.
+    fn of_heartbeat(
+        &mut self,
+        name: &Arc<str>,
+        url: &WsUrl,
+        heartbeat: &Heartbeat,
+        policy: &Policy,
+    ) {
+        let kind = heartbeat.kind();
+        if let Some(silence) = policy.wishes.max_silence
+            && let Some(beat) = beat_of_server(kind, policy)
+            && silence <= beat
+        {
+            concerned(&mut self.too_strict, (silence, beat, kind)).add(name);
+        }
+        if kind == Kind::SignalR
+            && let Some(interval) = policy.wishes.interval
+            && interval >= SIGNALR_PATIENCE
+        {
+            concerned(&mut self.too_rare, interval).add(name);
+        }
+        if let Heartbeat::Message { expect, .. } = heartbeat
+            && !expect.changes()
+        {
+            self.any_answer.add(name);
+        }
+        if let Heartbeat::Mqtt {
+            client_id: Some(id),
+            ..
+        } = heartbeat
+        {
+            let first = self.clients.entry((url.shown.clone(), id.clone()));
+            match first {
+                Entry::Vacant(entry) => {
+                    entry.insert(name.clone());
+                }
+                Entry::Occupied(entry) => self.same_client.push(SameClient {
+                    name: name.clone(),
+                    first: entry.get().clone(),
+                    id: id.clone(),
+                }),
+            }
+        }
+    }
+}
+
 impl Resolver<'_, '_> {
     pub(super) fn warn(
         &mut self,
@@ -199,7 +331,20 @@ impl Resolver<'_, '_> {
             let slow = TooSlow { interval, of, idle };
             concerned(&mut self.warnings.too_slow, slow).add(name);
         }
-        let [single, forced, own, _] = chain.levels;
+        self.warnings
+            .of_heartbeat(name, url, &connection.heartbeat, policy);
+        let [single, forced, own, defaults] = chain.levels;
+        for (key, (unheard, heard)) in OWN_TIMES.iter().zip(&mut self.warnings.unheard) {
+            let has = |level: &Level<'_>| level.dict.contains_key(*key);
+            let mut said = [single, forced, own].into_iter().flatten();
+            if !defaults.is_some_and(has) || said.any(has) || useless(key, kind).is_some() {
+                continue;
+            }
+            match hears_defaults(key, kind) {
+                true => *heard = true,
+                false => unheard.add(name),
+            }
+        }
         for key in MAY_BE_USELESS {
             let mut said = [single, own].into_iter().flatten();
             if said.any(|level| level.dict.contains_key(key)) && useless(key, kind).is_some() {

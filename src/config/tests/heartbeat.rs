@@ -250,7 +250,7 @@ fn a_protocols_own_interval_is_judged_by_the_path() {
         warnings(phoenix),
         [
             "target a: the heartbeat `phoenix` beats every 30s, which is not below half of the path_idle_timeout \
-             of 1m: one lost beat and the path may cut the connection; write a ping_interval below 30s"
+             of 1m: one lost beat and the path may cut the connection; give the target a ping_interval below 30s"
         ]
     );
     let quick = format!("{phoenix}\nping_interval = \"20s\"");
@@ -263,9 +263,196 @@ fn a_protocols_own_interval_is_judged_by_the_path() {
 }
 
 #[test]
+fn defaults_leave_a_protocols_own_times_alone() {
+    let secs = Duration::from_secs;
+    let all = "ping_interval = \"3s\"\npong_timeout = \"4s\"\nmax_retry_limit = 5\nmax_silence = \"7s\"\n";
+    let own = "ping_interval = \"11s\"\npong_timeout = \"12s\"\nmax_retry_limit = 13\n";
+    let target = |name: &str, kind: &str, more: &str| {
+        format!(
+            "[[target]]\nname = \"{name}\"\nurl = \"ws://a\"\nheartbeat = {{ kind = \"{kind}\" }}\n{more}"
+        )
+    };
+    let targets = [
+        target("phoenix", "phoenix", ""),
+        target("cable", "actioncable", ""),
+        target("own", "phoenix", own),
+        target("loud", "actioncable", "max_silence = \"17s\"\n"),
+    ]
+    .concat();
+    let message = target("message", "message", "")
+        .replace("\" }", "\", send = \"${seq}\", expect = \"${seq}\" }");
+    let files = Files::new(&format!("[defaults]\n{all}{targets}{message}"));
+    let wishes = |interval, pong_timeout, max_retries, max_silence| Wishes {
+        interval,
+        pong_timeout,
+        max_retries,
+        max_silence,
+    };
+    let none = Wishes::default();
+    let silent = wishes(None, None, None, Some(secs(17)));
+    let full = |n| wishes(Some(secs(n)), Some(secs(n + 1)), Some(n as u32 + 2), None);
+    let held = |overrides: Overrides, env: &Variables| {
+        let loaded = load_in(&files.sources(overrides), env);
+        let loaded = loaded.unwrap_or_else(|report| panic!("{report}"));
+        let targets = loaded.config.targets.iter();
+        targets
+            .map(|target| target.policy.wishes)
+            .collect::<Vec<_>>()
+    };
+    let usual = [none, none, full(11), silent, full(3)];
+    assert_eq!(held(Overrides::default(), &Vec::new()), usual);
+
+    // What else speaks of every target by its defaults.
+    let changed = [
+        none,
+        none,
+        full(11),
+        silent,
+        wishes(Some(secs(2)), Some(secs(4)), Some(5), None),
+    ];
+    let set = sets(&["defaults.ping_interval=2s"]);
+    assert_eq!(held(set, &Vec::new()), changed);
+    let env = variables(&[("WS_KEEPALIVE__DEFAULTS__PING_INTERVAL", "2s")]);
+    assert_eq!(held(Overrides::default(), &env), changed);
+
+    // Flags are for the target.
+    let forced = Overrides {
+        ping_interval: Some(secs(1)),
+        max_retry_limit: Some(2),
+        ..sets(&["phoenix.pong_timeout=9s", "cable.max_silence=8s"])
+    };
+    let [phoenix, cable, ..] = held(forced, &Vec::new())[..] else {
+        panic!("five targets");
+    };
+    assert_eq!(phoenix, wishes(Some(secs(1)), Some(secs(9)), Some(2), None));
+    assert_eq!(cable, wishes(None, None, None, Some(secs(8))));
+
+    let sources = files.sources(Overrides::default());
+    let (_, printed) = explain_with(&sources, &Vec::new()).unwrap();
+    let printed = printed.replace(&files.main().display().to_string(), "x.toml");
+    for line in [
+        "ping_interval = \"30s\"  # default: of phoenix, which [defaults] does not change",
+        "max_retry_limit = 0  # default: of phoenix, which [defaults] does not change",
+        "max_silence = \"6s\"  # default: of actioncable, which [defaults] does not change",
+        "ping_interval = \"11s\"  # x.toml:18",
+        "max_silence = \"17s\"  # x.toml:25",
+        "ping_interval = \"3s\"  # x.toml:2",
+    ] {
+        assert!(
+            printed.lines().any(|l| l == line),
+            "{line} not in\n{printed}"
+        );
+    }
+}
+
+#[test]
+fn defaults_that_no_target_hears_are_warned_about() {
+    let warnings = |more: &str| {
+        let text = "[defaults]\nping_interval = \"5s\"\nmax_silence = \"5s\"\n\
+             [[target]]\nname = \"a\"\nurl = \"ws://a\"\nheartbeat = { kind = \"phoenix\" }\n\
+             [[target]]\nname = \"b\"\nurl = \"ws://b\"\nheartbeat = { kind = \"mqtt\" }\n";
+        load(&format!("{text}{more}\n")).warnings
+    };
+    assert_eq!(
+        warnings(""),
+        [
+            "target a and 1 more: ping_interval of [defaults] has no effect: a protocol has its own, unless the \
+             target sets another; write it in [[target]]"
+        ]
+    );
+    assert_eq!(warnings("[[target]]\nurl = \"ws://c\""), [""; 0]);
+    assert_eq!(warnings("[[target]]\nurl = \"http://c\"").len(), 1);
+    assert_eq!(
+        warnings("ping_interval = \"7s\"")[0].find("target a: "),
+        Some(0)
+    );
+}
+
+#[test]
+fn heartbeats_that_cannot_work_out_are_warned_about() {
+    let target = |name: &str, heartbeat: &str, more: &str| {
+        format!(
+            "[[target]]\nname = \"{name}\"\nurl = \"ws://a/?k={name}\"\nheartbeat = {{ {heartbeat} }}\n{more}\n"
+        )
+    };
+    let kind =
+        |name: &str, kind: &str, more: &str| target(name, &format!("kind = \"{kind}\""), more);
+    let bad = [
+        kind("cable", "actioncable", "max_silence = \"3s\""),
+        kind(
+            "signalr",
+            "signalr",
+            "max_silence = \"15s\"\nping_interval = \"30s\"",
+        ),
+        kind("stomp", "stomp", "max_silence = \"10s\""),
+        kind(
+            "slow",
+            "stomp",
+            "max_silence = \"20s\"\nping_interval = \"20s\"",
+        ),
+        target("mqtt", "kind = \"mqtt\", client_id = \"x\"", ""),
+        target("twin", "kind = \"mqtt\", client_id = \"x\"", ""),
+        target(
+            "regex",
+            "kind = \"message\", send = \"${seq}\", expect = \"${nonce}\"",
+            "",
+        ),
+        target(
+            "pointer",
+            "kind = \"message\", send = \"${seq}\", expect = { pointer = \"/a\", value = \"$${seq}\" }",
+            "",
+        ),
+    ];
+    assert_eq!(
+        load(&bad.concat()).warnings,
+        [
+            "target cable: a max_silence of 3s is not longer than from one beat of `actioncable` to the next (3s): \
+             a healthy connection is given up; write 6s or more",
+            "target signalr: a max_silence of 15s is not longer than from one beat of `signalr` to the next (15s): \
+             a healthy connection is given up; write 30s or more",
+            "target stomp: a max_silence of 10s is not longer than from one beat of `stomp` to the next (10s): \
+             a healthy connection is given up; write 20s or more",
+            "target slow: a max_silence of 20s is not longer than from one beat of `stomp` to the next (20s): \
+             a healthy connection is given up; write 40s or more",
+            "target signalr: a ping_interval of 30s is not below the 30s after which a SignalR server ends a silent \
+             connection (ClientTimeoutInterval); write 15s",
+            "target twin: is the client `x` of the same broker as target mqtt: it ends the connection of one when \
+             the other logs in; give each a client_id of its own",
+            "target regex and 1 more: answers cannot be told apart, a late one passes for that of the next beat; \
+             put ${seq} into send and expect",
+        ]
+    );
+    let good = [
+        kind("cable", "actioncable", "max_silence = \"4s\""),
+        kind(
+            "signalr",
+            "signalr",
+            "max_silence = \"16s\"\nping_interval = \"29s\"",
+        ),
+        kind("stomp", "stomp", "max_silence = \"11s\""),
+        target("mqtt", "kind = \"mqtt\", client_id = \"x\"", ""),
+        target("other", "kind = \"mqtt\", client_id = \"y\"", ""),
+        target("elsewhere", "kind = \"mqtt\", client_id = \"x\"", "").replace("ws://a", "ws://b"),
+        kind("anybody", "mqtt", ""),
+        kind("anybody else", "mqtt", "").replace("?k=anybody else", "?k=b"),
+        target(
+            "regex",
+            "kind = \"message\", send = \"${seq}\", expect = \"${seq}\"",
+            "",
+        ),
+        target(
+            "time",
+            "kind = \"message\", send = \"${unix_nanos}\", expect = \"${unix_nanos}\"",
+            "",
+        ),
+    ];
+    assert_eq!(load(&good.concat()).warnings, [""; 0]);
+}
+
+#[test]
 fn a_url_of_http_is_an_event_stream_with_what_it_can_use_of_the_defaults() {
     let loaded = load(
-        "[defaults]\nheartbeat = { kind = \"message\", send = \"a\", expect = \"b\" }\non_open = [\"hello\"]\n\
+        "[defaults]\nheartbeat = { kind = \"message\", send = \"${seq}\", expect = \"${seq}\" }\non_open = [\"hello\"]\n\
          subprotocols = [\"a\"]\nrequire_subprotocol = true\nmax_silence = \"20s\"\nping_interval = \"5s\"\n\
          [[target]]\nname = \"stream\"\nurl = \"https://joe:x@example.com/events?a=b\"\nmax_event = \"1KiB\"\n\
          [[target]]\nname = \"socket\"\nurl = \"ws://example.com/ws\"\n\
