@@ -77,10 +77,10 @@ async fn the_answers_of_echo_and_ticker_go_wrong_in_the_same_way() {
 #[tokio::test]
 async fn a_stalled_connection_stays_open_until_its_client_goes() {
     let served = Served::start("true").await;
-    let mut client = served.upgraded("/ws?stall&after=100ms").await;
+    let mut client = served.upgraded("/ws?stall&after=500ms").await;
     client.ping("before").await;
     assert_eq!(client.next().await, pong("before"));
-    tokio::time::sleep(millis(150)).await;
+    assert_eq!(client.next_within(millis(600)).await, Got::Silence);
     client.ping("after").await;
     client.close(1000).await;
     assert_eq!(client.next_within(QUIET).await, Got::Silence);
@@ -97,12 +97,12 @@ async fn a_stalled_connection_stays_open_until_its_client_goes() {
 async fn a_close_is_sent_with_its_code_and_reason_when_it_is_due_and_its_answer_waited_for() {
     let served = Served::start("true").await;
     let start = Instant::now();
-    let path = "/ws?close=4001&reason=go+away&after=200ms";
+    let path = "/ws?close=4001&reason=go+away&after=500ms";
     let mut client = served.upgraded(path).await;
     client.ping("alive").await;
     assert_eq!(client.next().await, pong("alive"));
     assert_eq!(client.next().await, close(4001, "go away"));
-    assert!(start.elapsed() >= millis(200), "{:?}", start.elapsed());
+    assert!(start.elapsed() >= millis(500), "{:?}", start.elapsed());
     assert_eq!(client.next_within(QUIET).await, Got::Silence);
     client.close(4001).await;
     assert_eq!(client.next().await, Got::Fin);
@@ -111,34 +111,34 @@ async fn a_close_is_sent_with_its_code_and_reason_when_it_is_due_and_its_answer_
 #[tokio::test]
 async fn tcp_ends_without_a_close_at_its_time_its_age_or_when_idle() {
     let served = Served::start("true").await;
-    for path in ["/ws?fin&after=300ms", "/ws?lifetime=300ms"] {
+    for path in ["/ws?fin&after=500ms", "/ws?lifetime=500ms"] {
         let start = Instant::now();
         let mut client = served.upgraded(path).await;
         client.ping("traffic").await;
         assert_eq!(client.next().await, pong("traffic"), "{path}");
         assert_eq!(client.next().await, Got::Fin, "{path}");
-        assert!(start.elapsed() >= millis(300), "{path}");
-        assert!(start.elapsed() < millis(2_000), "{path}");
+        assert!(start.elapsed() >= millis(500), "{path}");
+        assert!(start.elapsed() < millis(5_000), "{path}");
     }
-    let mut client = served.upgraded("/ws?idle_cut=500ms").await;
+    let mut client = served.upgraded("/ws?idle_cut=1s").await;
     let start = Instant::now();
-    for _ in 0..8 {
+    for _ in 0..12 {
         client.ping("").await;
-        assert_eq!(client.next_within(millis(100)).await, pong(""));
+        assert_eq!(client.next().await, pong(""));
         assert_eq!(client.next_within(millis(100)).await, Got::Silence);
     }
     let last = Instant::now();
     client.ping("").await;
     assert_eq!(client.next().await, pong(""));
     assert_eq!(client.next().await, Got::Fin);
-    assert!(last.elapsed() >= millis(500), "{:?}", last.elapsed());
-    assert!(start.elapsed() >= millis(1_300), "{:?}", start.elapsed());
+    assert!(last.elapsed() >= millis(1_000), "{:?}", last.elapsed());
+    assert!(start.elapsed() >= millis(2_200), "{:?}", start.elapsed());
 }
 
 #[tokio::test]
 async fn tcp_is_reset() {
     let served = Served::start("true").await;
-    let mut client = served.upgraded("/ws?reset&after=100ms").await;
+    let mut client = served.upgraded("/ws?reset&after=500ms").await;
     client.ping("before").await;
     assert_eq!(client.next().await, pong("before"));
     assert_eq!(client.next().await, Got::Reset);
