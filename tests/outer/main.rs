@@ -9,6 +9,7 @@ mod addresses;
 mod control;
 mod demo;
 mod dialects;
+mod examples;
 mod faults;
 mod foreign_peers;
 mod odd_peers;
