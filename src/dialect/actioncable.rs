@@ -56,10 +56,8 @@ impl Speak for ActionCable {
 
     fn read(&mut self, message: &Message, steps: &mut Vec<Step>) {
         let Some(said) = json::object(message) else {
-            steps.push(refused(
-                "a message that is no JSON object; is this ActionCable?".to_owned(),
-                Advice::Backoff,
-            ));
+            let words = "a message that is no JSON object; is this ActionCable?";
+            steps.push(malformed(words));
             return;
         };
         match json::text(&said, "type") {
@@ -109,8 +107,12 @@ impl Speak for ActionCable {
     }
 }
 
+fn malformed(words: &str) -> Step {
+    Step::Refused(Refusal::malformed(words.to_owned()))
+}
+
 fn refused(words: String, advice: Advice) -> Step {
-    Step::Refused(Refusal { words, advice })
+    Step::Refused(Refusal::of_peer(words, advice))
 }
 
 /// The channel of an identifier, without its parameters, which may be anybody's.

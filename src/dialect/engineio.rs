@@ -220,11 +220,11 @@ fn silence(handshake: &str) -> Option<Duration> {
 }
 
 fn malformed(what: &str) -> Step {
-    refused(format!("{what}; is this Engine.IO 4?"), Advice::Backoff)
+    Step::Refused(Refusal::malformed(format!("{what}; is this Engine.IO 4?")))
 }
 
 fn refused(words: String, advice: Advice) -> Step {
-    Step::Refused(Refusal { words, advice })
+    Step::Refused(Refusal::of_peer(words, advice))
 }
 
 #[cfg(test)]

@@ -140,7 +140,7 @@ impl Speak for GraphqlTransportWs {
         // What the protocol does not know ends the connection, both ways.
         let Some(said) = object(message) else {
             let words = "a message that is no JSON object; is this graphql-transport-ws?";
-            steps.push(refused(words.to_owned(), Advice::Backoff));
+            steps.push(malformed(words));
             return;
         };
         match text(&said, "type") {
@@ -172,11 +172,11 @@ impl Speak for GraphqlTransportWs {
             Some(other) => {
                 let other = super::shown(other);
                 let words = format!("a message of type `{other}`; is this graphql-transport-ws?");
-                steps.push(refused(words, Advice::Backoff));
+                steps.push(malformed(&words));
             }
             None => {
                 let words = "a message without a type; is this graphql-transport-ws?";
-                steps.push(refused(words.to_owned(), Advice::Backoff));
+                steps.push(malformed(words));
             }
         }
     }
@@ -232,8 +232,12 @@ fn reason(said: &Map<String, Value>) -> &str {
         .unwrap_or("without a message")
 }
 
+fn malformed(words: &str) -> Step {
+    Step::Refused(Refusal::malformed(words.to_owned()))
+}
+
 fn refused(words: String, advice: Advice) -> Step {
-    Step::Refused(Refusal { words, advice })
+    Step::Refused(Refusal::of_peer(words, advice))
 }
 
 #[cfg(test)]

@@ -178,10 +178,7 @@ impl Mqtt {
         if let Some(server) = &properties.server_reference {
             words.push_str(&format!(", server reference {}", super::shown(server)));
         }
-        Refusal {
-            words,
-            advice: reason::advice(code),
-        }
+        Refusal::of_peer(words, reason::advice(code))
     }
 }
 
@@ -265,10 +262,7 @@ impl Speak for Mqtt {
 }
 
 fn malformed(what: &str) -> Refusal {
-    Refusal {
-        words: format!("{what}; is this MQTT?"),
-        advice: Advice::Backoff,
-    }
+    Refusal::malformed(format!("{what}; is this MQTT?"))
 }
 
 #[cfg(test)]

@@ -145,7 +145,7 @@ impl Speak for Phoenix {
             steps.push(match self.awaits() {
                 Some(_) => {
                     let words = "a message that is no array of five; is this Phoenix, vsn=2.0.0?";
-                    refused(words.to_owned(), None, Advice::Backoff)
+                    malformed(words)
                 }
                 None => Step::Message(message.clone()),
             });
@@ -216,11 +216,15 @@ fn reason(response: &Value) -> Option<String> {
     }
 }
 
+fn malformed(words: &str) -> Step {
+    Step::Refused(Refusal::malformed(words.to_owned()))
+}
+
 fn refused(mut words: String, reason: Option<String>, advice: Advice) -> Step {
     if let Some(reason) = reason {
         words.push_str(&format!(": {reason}"));
     }
-    Step::Refused(Refusal { words, advice })
+    Step::Refused(Refusal::of_peer(words, advice))
 }
 
 #[cfg(test)]

@@ -48,7 +48,7 @@ impl SignalR {
                 true => "a hub message before the handshake's response; is this SignalR?",
                 false => "our handshake request came back; is this SignalR?",
             };
-            steps.push(refused(words.to_owned(), Advice::Backoff));
+            steps.push(malformed(words));
         } else {
             self.shook_hands = true;
         }
@@ -70,19 +70,19 @@ impl Speak for SignalR {
         let records = records.ok().and_then(|text| text.strip_suffix(END));
         let Some(records) = records else {
             let words = "a message that does not end in 0x1e; is this SignalR's JSON hub protocol?";
-            steps.push(refused(words.to_owned(), Advice::Backoff));
+            steps.push(malformed(words));
             return;
         };
         for record in records.split(END) {
             if steps.len() >= MOST_STEPS {
                 let words = format!("more than {MOST_STEPS} records in a message");
-                steps.push(refused(words, Advice::Backoff));
+                steps.push(malformed(&words));
                 return;
             }
             let record = Message::text(record);
             let Some(said) = object(&record) else {
                 let words = "a record that is no JSON object; is this SignalR's JSON hub protocol?";
-                steps.push(refused(words.to_owned(), Advice::Backoff));
+                steps.push(malformed(words));
                 return;
             };
             if !self.shook_hands {
@@ -141,8 +141,12 @@ fn left(said: &Map<String, Value>) -> Step {
     refused(words, advice)
 }
 
+fn malformed(words: &str) -> Step {
+    Step::Refused(Refusal::malformed(words.to_owned()))
+}
+
 fn refused(words: String, advice: Advice) -> Step {
-    Step::Refused(Refusal { words, advice })
+    Step::Refused(Refusal::of_peer(words, advice))
 }
 
 #[cfg(test)]

@@ -98,13 +98,13 @@ impl Stomp {
                     .retain(|(number, _)| receipt(*number) != id);
                 Ok(Vec::new())
             }
-            Command::Error => Err(Refusal {
-                words: error(&frame),
-                advice: match self.awaits() {
+            Command::Error => {
+                let advice = match self.awaits() {
                     Some(_) => Advice::Refused,
                     None => Advice::Backoff,
-                },
-            }),
+                };
+                Err(Refusal::of_peer(error(&frame), advice))
+            }
             Command::Connected => Err(malformed("a second CONNECTED")),
             Command::Message | Command::Receipt => Err(malformed("a frame before CONNECTED")),
         }
@@ -273,10 +273,7 @@ fn error(frame: &Frame) -> String {
 }
 
 fn malformed(what: &str) -> Refusal {
-    Refusal {
-        words: format!("{what}; is this STOMP?"),
-        advice: Advice::Backoff,
-    }
+    Refusal::malformed(format!("{what}; is this STOMP?"))
 }
 
 #[cfg(test)]

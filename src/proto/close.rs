@@ -27,7 +27,7 @@ pub enum Cause {
     Silence,
     /// The peer took no bytes for `write_timeout`.
     WriteTimeout,
-    /// The peer broke RFC 6455.
+    /// The peer broke RFC 6455, or the application's protocol.
     ProtocolError,
     /// A message larger than `max_message_size`.
     TooBig,
@@ -217,12 +217,35 @@ impl BeatNames {
     };
 }
 
-/// An application protocol's refusal.
+/// The end of an application protocol.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
     /// What the peer said, in the protocol's own words, on one line: `disconnect: unauthorized`.
+    /// Or what it said that is none of the protocol.
     pub(crate) words: String,
     pub(crate) advice: Advice,
+    /// Whether the peer refuses. Else we do, what it said.
+    pub(crate) by_peer: bool,
+}
+
+impl Refusal {
+    /// The peer refuses us, or takes its leave.
+    pub(crate) fn of_peer(words: String, advice: Advice) -> Self {
+        Self {
+            words,
+            advice,
+            by_peer: true,
+        }
+    }
+
+    /// What the peer said is none of the protocol.
+    pub(crate) fn malformed(words: String) -> Self {
+        Self {
+            words,
+            advice: Advice::Backoff,
+            by_peer: false,
+        }
+    }
 }
 
 /// Who asked us to end a connection.
@@ -332,7 +355,12 @@ impl Ending {
                 };
                 verdict(cause, Peer, Backoff, message.to_owned(), None)
             }
-            Self::Dialect(Refusal { words, advice }) => {
+            Self::Dialect(Refusal { words, by_peer, .. }) if !by_peer => {
+                let message = format!("the peer broke its protocol ({words})");
+                let close = CloseFrame::new(1002, "protocol error");
+                verdict(Cause::ProtocolError, Us, Backoff, message, Some(close))
+            }
+            Self::Dialect(Refusal { words, advice, .. }) => {
                 let message = format!("the peer ended it in its protocol's words ({words})");
                 let close = CloseFrame::new(1000, "");
                 verdict(Cause::Dialect, Peer, *advice, message, Some(close))
@@ -400,12 +428,8 @@ mod tests {
 
     #[test]
     fn what_is_no_close_frame_is_judged_by_who_did_what() {
-        let refusal = |advice| {
-            Ending::Dialect(Refusal {
-                words: "disconnect: unauthorized".into(),
-                advice,
-            })
-        };
+        let refusal =
+            |advice| Ending::Dialect(Refusal::of_peer("disconnect: unauthorized".into(), advice));
         let pong = |sent| Ending::PongTimeout {
             sent,
             names: BeatNames::PING,
@@ -443,6 +467,14 @@ mod tests {
                 Backoff,
                 "peer vanished (FIN; the response has no length",
                 None,
+            ),
+            (
+                Ending::Dialect(Refusal::malformed("a second CONNACK".into())),
+                Cause::ProtocolError,
+                Us,
+                Backoff,
+                "the peer broke its protocol (a second CONNACK)",
+                Some(1002),
             ),
             (
                 Ending::Silence(Duration::from_secs(6)),

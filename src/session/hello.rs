@@ -7,7 +7,7 @@ use tokio::time::timeout_at;
 use super::{Speech, clock};
 use crate::config::{Target, mask};
 use crate::dialect::{Dialect, Step};
-use crate::proto::close::Ending;
+use crate::proto::close::{Ending, Refusal};
 use crate::proto::event::{Message, Phase};
 use crate::proto::heartbeat::Wishes;
 use crate::proto::reconnect::Advice;
@@ -104,7 +104,14 @@ async fn exchanged(
         ));
     };
     talked.map_err(|broken| match broken {
-        Broken::Refused(words, advice) => (format!("the peer refused ({words})"), advice),
+        Broken::Refused(refusal) if refusal.by_peer => {
+            let message = format!("the peer refused ({})", refusal.words);
+            (message, refusal.advice)
+        }
+        Broken::Refused(refusal) => {
+            let verdict = Ending::Dialect(refusal).classify();
+            (verdict.message, verdict.advice)
+        }
         Broken::TooMuch => {
             let message = "the peer sent more than 1 MiB before its hello was done".to_owned();
             (message, Advice::Backoff)
@@ -126,7 +133,7 @@ async fn exchanged(
 }
 
 enum Broken {
-    Refused(String, Advice),
+    Refused(Refusal),
     Ended(Ending),
     TooMuch,
 }
@@ -167,7 +174,7 @@ async fn talk(
                     continue;
                 }
                 Step::Refused(refusal) => {
-                    return Err(Broken::Refused(refusal.words, refusal.advice));
+                    return Err(Broken::Refused(refusal));
                 }
                 // Silence is counted from the end of the hello.
                 Step::Life => continue,

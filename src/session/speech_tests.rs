@@ -59,10 +59,7 @@ async fn who_took_its_leave_is_given_a_second_to_read_the_close() {
 
 #[tokio::test(start_paused = true)]
 async fn a_refusal_among_what_came_in_early_is_the_end_and_answers_are_sent() {
-    let refusal = Refusal {
-        words: "disconnect: s3cret".into(),
-        advice: Advice::Refused,
-    };
+    let refusal = Refusal::of_peer("disconnect: s3cret".into(), Advice::Refused);
     for (early, cause) in [
         (Step::Refused(refusal), Cause::Dialect),
         (Step::Send(Message::text("answer")), Cause::Shutdown),

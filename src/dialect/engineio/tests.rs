@@ -32,7 +32,7 @@ fn send(text: &str) -> Step {
 
 fn words(steps: &[Step]) -> (&str, Advice) {
     match steps {
-        [Step::Refused(Refusal { words, advice })] => (words, *advice),
+        [Step::Refused(Refusal { words, advice, .. })] => (words, *advice),
         other => panic!("{other:?} is no refusal"),
     }
 }

@@ -58,7 +58,7 @@ fn connect(version: Version, name: Option<&str>, password: Option<&str>) -> Mess
 
 fn words(steps: &[Step]) -> (&str, Advice) {
     match steps {
-        [.., Step::Refused(Refusal { words, advice })] => (words, *advice),
+        [.., Step::Refused(Refusal { words, advice, .. })] => (words, *advice),
         other => panic!("{other:?} is no refusal"),
     }
 }

@@ -36,7 +36,7 @@ fn connected(topics: &[&str], connected: &str) -> Stomp {
 
 fn words(steps: &[Step]) -> (&str, Advice) {
     match steps {
-        [.., Step::Refused(Refusal { words, advice })] => (words, *advice),
+        [.., Step::Refused(Refusal { words, advice, .. })] => (words, *advice),
         other => panic!("{other:?} is no refusal"),
     }
 }
