@@ -2,12 +2,13 @@
 
 use std::time::{Duration, Instant};
 
+use futures_util::FutureExt;
 use tokio::time::timeout_at;
 
 use super::{Speech, clock};
 use crate::config::{Target, mask};
 use crate::dialect::{Dialect, Step};
-use crate::proto::close::{Ending, Refusal};
+use crate::proto::close::{CloseFrame, Ending, Refusal};
 use crate::proto::event::{Message, Phase};
 use crate::proto::heartbeat::Wishes;
 use crate::proto::reconnect::Advice;
@@ -49,19 +50,9 @@ pub(crate) async fn greet(mut dialed: Dialed, target: &Target) -> Result<Greeted
         let limit = (target, until == own);
         let early = exchanged(&mut dialed, &mut dialect, wishes, until, limit).await;
         dialed.times[Phase::Hello as usize] = Some(clock().saturating_duration_since(began));
-        speech.early = match early {
-            Ok(early) => early,
-            Err((message, advice)) => {
-                let message = mask(&message, &target.secrets());
-                // A courtesy, waiting for nothing.
-                if let Some(leave) = dialect.leave() {
-                    let _ = dialed.link.start_message(leave);
-                }
-                let close = crate::proto::close::CloseFrame::new(1000, "");
-                dialed.link.try_close(&close);
-                return Err(failed(&dialed, message, advice));
-            }
-        };
+        speech.early = early.map_err(|(message, advice)| {
+            failed(&dialed, mask(&message, &target.secrets()), advice)
+        })?;
     }
     speech.dialect = Some(dialect);
     Ok(Greeted { dialed, speech })
@@ -89,27 +80,39 @@ async fn exchanged(
     until: Instant,
     (target, own): (&Target, bool),
 ) -> Result<Vec<Step>, Failure> {
-    let talked = talk(&mut dialed.link, dialect, wishes);
-    let talked = timeout_at(until.into(), talked).await;
+    let mut talk = Talk {
+        link: &mut dialed.link,
+        dialect,
+        close: Some(CloseFrame::new(1000, "")),
+    };
+    let talked = timeout_at(until.into(), talk.run(wishes)).await;
     let Ok(talked) = talked else {
         let timeouts = &target.policy.timeouts;
         let (key, limit): (_, Duration) = match own {
             true => ("hello_timeout", timeouts.hello),
             false => ("connect_timeout", timeouts.connect),
         };
-        let what = dialect.awaits().unwrap_or_else(|| "answer".to_owned());
+        let what = talk.dialect.awaits().unwrap_or_else(|| "answer".to_owned());
         return Err((
             format!("no {what} within {limit:?} ({key})"),
             Advice::Backoff,
         ));
     };
-    talked.map_err(|broken| match broken {
+    let broken = match talked {
+        Ok(early) => {
+            talk.close = None;
+            return Ok(early);
+        }
+        Err(broken) => broken,
+    };
+    Err(match broken {
         Broken::Refused(refusal) if refusal.by_peer => {
             let message = format!("the peer refused ({})", refusal.words);
             (message, refusal.advice)
         }
         Broken::Refused(refusal) => {
             let verdict = Ending::Dialect(refusal).classify();
+            talk.close = verdict.close;
             (verdict.message, verdict.advice)
         }
         Broken::TooMuch => {
@@ -118,13 +121,14 @@ async fn exchanged(
         }
         Broken::Ended(ending) => {
             let verdict = ending.classify();
+            talk.close = verdict.close;
             let mut message = verdict.message;
             if let Ending::PeerClosed(frame) = &ending
-                && let Some(words) = dialect.explain(frame.code)
+                && let Some(words) = talk.dialect.explain(frame.code)
             {
                 message.push_str(&format!(": {words}"));
             }
-            if let Some(what) = dialect.awaits() {
+            if let Some(what) = talk.dialect.awaits() {
                 message.push_str(&format!("; there was no {what}"));
             }
             (message, verdict.advice)
@@ -144,49 +148,75 @@ impl From<Ending> for Broken {
     }
 }
 
-/// Speaks until the hello is done: what came in beside it.
-async fn talk(
-    link: &mut Link,
-    dialect: &mut Dialect,
-    wishes: &Wishes,
-) -> Result<Vec<Step>, Broken> {
-    for word in dialect.open(wishes) {
-        link.start_message(word)?;
-        link.flush().await?;
-    }
-    let mut early = Vec::new();
-    let mut held = 0;
-    let mut steps = Vec::new();
-    while dialect.awaits().is_some() {
-        match link.recv().await? {
-            Incoming::Message(message) => {
-                held += message.as_bytes().len() + STEP;
-                dialect.read(&message, &mut steps);
-            }
-            Incoming::Close(frame) => return Err(Ending::PeerClosed(frame).into()),
-            Incoming::Ping | Incoming::Pong(_) | Incoming::Comment | Incoming::Bytes => continue,
+/// A hello under way. However it ends, by a failure or because nobody wants it any more, the peer
+/// is told: a courtesy, waiting for nothing.
+struct Talk<'a> {
+    link: &'a mut Link,
+    dialect: &'a mut Dialect,
+    /// What the peer is owed if this ends here.
+    close: Option<CloseFrame>,
+}
+
+impl Drop for Talk<'_> {
+    fn drop(&mut self) {
+        let Some(close) = self.close.take() else {
+            return;
+        };
+        if let Some(leave) = self.dialect.leave() {
+            let _ = self.link.start_message(leave); // the Close that follows fails as well
         }
-        for step in steps.drain(..) {
-            match step {
-                Step::Send(word) => {
-                    link.start_message(word)?;
-                    link.flush().await?;
+        self.link.try_close(&close);
+    }
+}
+
+impl Talk<'_> {
+    /// Speaks until the hello is done: what came in beside it.
+    async fn run(&mut self, wishes: &Wishes) -> Result<Vec<Step>, Broken> {
+        for word in self.dialect.open(wishes) {
+            self.send(word).await?;
+        }
+        let mut early = Vec::new();
+        let mut held = 0;
+        let mut steps = Vec::new();
+        while self.dialect.awaits().is_some() {
+            match self.link.recv().await? {
+                Incoming::Message(message) => {
+                    held += message.as_bytes().len() + STEP;
+                    self.dialect.read(&message, &mut steps);
+                }
+                Incoming::Close(frame) => {
+                    // Our reply is queued; whether it leaves is the peer's affair.
+                    let _ = self.link.flush().now_or_never();
+                    return Err(Ending::PeerClosed(frame).into());
+                }
+                Incoming::Ping | Incoming::Pong(_) | Incoming::Comment | Incoming::Bytes => {
                     continue;
                 }
-                Step::Refused(refusal) => {
-                    return Err(Broken::Refused(refusal));
-                }
-                // Silence is counted from the end of the hello.
-                Step::Life => continue,
-                Step::Message(_) | Step::Beat | Step::Answer(_) => held += STEP,
             }
-            early.push(step);
+            for step in steps.drain(..) {
+                match step {
+                    Step::Send(word) => {
+                        self.send(word).await?;
+                        continue;
+                    }
+                    Step::Refused(refusal) => return Err(Broken::Refused(refusal)),
+                    // Silence is counted from the end of the hello.
+                    Step::Life => continue,
+                    Step::Message(_) | Step::Beat | Step::Answer(_) => held += STEP,
+                }
+                early.push(step);
+            }
+            if held > MOST_EARLY && self.dialect.awaits().is_some() {
+                return Err(Broken::TooMuch);
+            }
         }
-        if held > MOST_EARLY && dialect.awaits().is_some() {
-            return Err(Broken::TooMuch);
-        }
+        Ok(early)
     }
-    Ok(early)
+
+    async fn send(&mut self, word: Message) -> Result<(), Ending> {
+        self.link.start_message(word)?;
+        self.link.flush().await
+    }
 }
 
 #[cfg(test)]

@@ -361,3 +361,40 @@ async fn a_failure_says_who_failed_and_keeps_what_was_learned() {
     assert_eq!(error.peer, Some(peer));
     assert_eq!(error.certificate_not_after, Some(not_after));
 }
+
+fn code_of(message: &WsMessage) -> u16 {
+    match message {
+        WsMessage::Close(Some(frame)) => frame.code.into(),
+        other => panic!("{other:?} is no Close"),
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_hello_that_nobody_wants_any_more_is_ended_in_order() {
+    let (greeted, mut peer) = greeting(broker(), Duration::from_secs(15)).await;
+    hear(&mut peer).await; // CONNECT
+    greeted.abort();
+    assert!(greeted.await.is_err_and(|error| error.is_cancelled()));
+    assert_eq!(hear(&mut peer).await, WsMessage::text("DISCONNECT\n\n\0"));
+    assert_eq!(code_of(&hear(&mut peer).await), 1000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_peer_that_broke_its_protocol_is_told_so_and_a_close_is_answered() {
+    let (greeted, mut peer) = greet_cable().await;
+    say(&mut peer, "hello").await;
+    let error = failure(greeted).await;
+    let words =
+        "the peer broke its protocol (a message that is no JSON object; is this ActionCable?)";
+    assert_eq!(error.message, words);
+    assert_eq!(code_of(&hear(&mut peer).await), 1002);
+
+    let (greeted, mut peer) = greet_cable().await;
+    let close = WsClose {
+        code: 4401.into(),
+        reason: "".into(),
+    };
+    peer.send(WsMessage::Close(Some(close))).await.unwrap();
+    failure(greeted).await;
+    assert_eq!(code_of(&hear(&mut peer).await), 4401);
+}
