@@ -1,11 +1,12 @@
 use std::collections::BTreeSet;
-use std::time::Instant;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::*;
-use crate::proto::close::Initiator;
-use crate::proto::event::{DialFailure, End, Established, Event, Facts, TlsFacts};
+use crate::proto::close::{Cause, Initiator};
+use crate::proto::event::{DialFailure, End, Established, Event, Facts, Phase, TlsFacts};
 use crate::proto::reconnect::Advice;
-use crate::stats::{Buckets, EntryGuard};
+use crate::stats::{Buckets, EntryGuard, Identity, Protocol};
 
 fn plain(name: &str, labels: &[(&str, &str)]) -> Identity {
     let labels = labels.iter().map(|(k, v)| ((*k).into(), (*v).into()));
@@ -209,7 +210,7 @@ fn every_name_is_the_documented_one_and_documented() {
     apply(&stream, &[established(), Event::FirstEvent { delay }]);
     let _listener = registry.listener("server");
     let text = scrape(&registry).expect("a scrape");
-    let mut documented: BTreeSet<&str> = "established ping_retry_count_total sent_ping_total \
+    let documented: BTreeSet<&str> = "established ping_retry_count_total sent_ping_total \
          received_pong_total received_ping_total sent_pong_total ws_keepalive_server_connections \
          ws_keepalive_connects_total ws_keepalive_disconnects_total \
          ws_keepalive_disconnects_by_cause_total ws_keepalive_connect_failures_total \
@@ -225,20 +226,15 @@ fn every_name_is_the_documented_one_and_documented() {
          ws_keepalive_config_last_reload_successful \
          ws_keepalive_config_last_reload_success_timestamp_seconds \
          ws_keepalive_accept_errors_total ws_keepalive_task_panics_total \
-         ws_keepalive_rtt_clock_info ws_keepalive_build_info"
+         ws_keepalive_rtt_clock_info ws_keepalive_build_info process_cpu_seconds_total \
+         process_resident_memory_bytes process_virtual_memory_bytes process_open_fds \
+         process_max_fds process_threads process_start_time_seconds"
         .split_whitespace()
         .collect();
-    let mut found = families(&text);
-    found.retain(|name| !name.starts_with("process_"));
-    assert_eq!(found, documented);
-    documented.insert("process_cpu_seconds_total");
+    assert_eq!(families(&text), documented);
+    let table: BTreeSet<&str> = FAMILIES.iter().map(|family| family.name).collect();
+    assert_eq!(table, documented);
     let docs = include_str!("../../../docs/metrics.md");
-    for name in documented {
-        assert!(
-            docs.contains(&format!("`{name}`")),
-            "{name} is not in docs/metrics.md"
-        );
-    }
     for cause in Cause::ALL {
         assert!(
             docs.contains(&format!("`{cause}`")),
@@ -248,6 +244,68 @@ fn every_name_is_the_documented_one_and_documented() {
     for family in FAMILIES {
         assert!(family.help.ends_with('.'), "{}", family.name);
     }
+}
+
+/// OpenTelemetry's rules for Prometheus: dots to underscores, the unit in words unless the name
+/// has it, `_total` for a counter.
+fn translated(family: &Family, points: &Points) -> String {
+    let mut name = family.otel.replace('.', "_");
+    let unit = match family.unit {
+        "s" => Some("seconds"),
+        "By" => Some("bytes"),
+        "" => None,
+        counted => {
+            let braces = counted
+                .strip_prefix('{')
+                .and_then(|rest| rest.strip_suffix('}'));
+            assert!(braces.is_some_and(|word| !word.is_empty()), "{counted}");
+            None
+        }
+    };
+    if let Some(unit) = unit {
+        // Exporters differ in what they do where the name has it already.
+        assert!(name.split('_').all(|word| word != unit), "{name}");
+        name = format!("{name}_{unit}");
+    }
+    assert!(name.split('_').all(|word| word != "total"), "{name}");
+    match points {
+        Points::Counts(_) | Points::Sums(_) => name + "_total",
+        Points::Gauges(_) | Points::Histograms(_) => name,
+    }
+}
+
+#[test]
+fn opentelemetry_s_names_translate_to_those_that_are_scraped() {
+    let registry = Registry::new();
+    let snapshot = Snapshot::take(&registry);
+    for family in FAMILIES {
+        let points = family.points(&snapshot);
+        assert_eq!(translated(family, &points), family.name);
+    }
+    let names: BTreeSet<&str> = FAMILIES.iter().map(|family| family.otel).collect();
+    assert_eq!(names.len(), FAMILIES.len(), "one name, one instrument");
+    for name in &names {
+        let space = format!("{name}.");
+        let within = names.iter().find(|other| other.starts_with(&space));
+        assert_eq!(within, None, "{name} is a metric and a namespace");
+    }
+}
+
+#[test]
+fn the_kernel_s_numbers_of_this_process_are_there_and_no_others() {
+    let text = scrape(&Registry::new()).expect("a scrape");
+    let value = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let value = line.unwrap_or_else(|| panic!("{name} is not in\n{text}"));
+        value.trim().parse::<f64>().expect("a number")
+    };
+    assert!(value("process_cpu_seconds_total ") >= 0.0);
+    assert!(value("process_resident_memory_bytes ") > 1e6);
+    assert!(value("process_virtual_memory_bytes ") > value("process_resident_memory_bytes "));
+    assert!(value("process_max_fds ") > value("process_open_fds "));
+    assert!(value("process_open_fds ") >= 3.0);
+    assert!(value("process_threads ") >= 1.0);
+    assert!(value("process_start_time_seconds ") > 1.7e9);
 }
 
 #[test]
