@@ -43,6 +43,7 @@ unit: ## The test rings that need nothing but Rust
 .PHONY: outer
 outer: ## The built binary against real peers; installs them by name into $$TOOLS
 	scripts/install-peers
+	scripts/install-packagers
 	RUST_TEST_THREADS=16 cargo test --locked --test outer
 
 # Seconds per target.

@@ -6,6 +6,7 @@
 mod support;
 
 mod addresses;
+mod container_works;
 mod control;
 mod demo;
 mod dialects;

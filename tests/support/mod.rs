@@ -5,6 +5,7 @@
 //! instead is printed when it passes.
 
 mod config;
+mod container;
 mod daemon;
 mod fake_proxy;
 mod foreign;
@@ -23,6 +24,7 @@ mod stream_peer;
 mod tls_front;
 
 pub(crate) use config::ConfigDir;
+pub(crate) use container::{Container, Suite};
 pub(crate) use daemon::{Daemon, number_after, program};
 pub(crate) use fake_proxy::{Answer, FakeProxy};
 pub(crate) use foreign::Foreign;
