@@ -3,6 +3,7 @@
 mod check;
 mod client;
 mod connection;
+mod manual;
 mod ping;
 mod reload;
 mod run;
@@ -86,6 +87,9 @@ Examples:
     Status(status::StatusArgs),
     /// Have the running daemon read its configuration again, and wait for the outcome
     Reload(reload::ReloadArgs),
+    /// Write man pages and completions, for who makes packages
+    #[command(hide = true)]
+    Manual(manual::ManualArgs),
 }
 
 /// Parses the command line, runs the command, gives the exit status. Usage errors end the process
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args, globals.overrides()),
         Command::Status(args) => status::run(&args),
         Command::Reload(args) => reload::run(&args),
+        Command::Manual(args) => manual::run(&args),
     };
     ExitCode::from(status)
 }

@@ -13,6 +13,7 @@ mod layer;
 mod layers;
 mod leaf;
 pub(crate) mod load;
+pub(crate) mod manual;
 mod mistake;
 mod overlay;
 mod place;

@@ -37,8 +37,6 @@ pub(super) trait Read: Sized {
 #[derive(Debug)]
 pub(super) struct Key {
     pub(super) name: &'static str,
-    /// Read by the tests alone, which hold the documentation to it.
-    #[cfg_attr(not(test), allow(dead_code))]
     pub(super) doc: &'static str,
     default: Option<&'static str>,
     /// Those of the table it holds, if any.
