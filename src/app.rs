@@ -2,6 +2,7 @@
 
 mod engine;
 mod listeners;
+mod standing;
 
 use std::future::Future;
 use std::io;
@@ -25,6 +26,7 @@ use crate::server::admin::{Admin, Readiness};
 use crate::signal::{Signal, Signals};
 use crate::stats::{Registry, State, TargetStats};
 use crate::supervisor::{Control, Hold, Reporter, Supervisor};
+use crate::systemd::take_passed;
 use crate::telemetry::{logs, observe::observe};
 
 use engine::Engine;
@@ -84,12 +86,14 @@ async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(),
     let registry = Registry::new();
     let readiness = Readiness::new();
     let (reload, requests) = mpsc::channel(RELOAD_QUEUE);
-    let mut listeners = Listeners::new(registry.clone(), readiness.clone(), reload.clone());
+    let passed = take_passed().map_err(|error| cannot_start(&error))?;
+    let mut listeners = Listeners::new(registry.clone(), readiness.clone(), reload.clone(), passed);
     let change = listeners.prepare(&loaded.config);
     let committed = change.and_then(|change| listeners.commit(change));
     committed.map_err(|error| cannot_start(&error))?;
 
     say_what_starts(&loaded, &listeners);
+    listeners.warn_of_unserved();
     warn_of_descriptors(loaded.config.targets.len());
 
     let gate = DialGate::new(loaded.config.dial);
@@ -106,6 +110,7 @@ async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(),
     );
     engine.start_with(loaded);
     readiness.set_ready(true);
+    engine.say_ready();
     let watch = Watch::start(seen, reload.clone());
     if let Err(error) = &watch {
         let error = os::words(error);

@@ -21,6 +21,7 @@ mod session;
 mod signal;
 mod stats;
 mod supervisor;
+mod systemd;
 mod telemetry;
 mod transport;
 

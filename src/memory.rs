@@ -1,4 +1,4 @@
-//! Giving memory back: one of the two modules that may hold `unsafe` code.
+//! Giving memory back: one of the three modules that may hold `unsafe` code.
 //!
 //! Reading a configuration and gathering a scrape take many times the memory of what stays. glibc
 //! keeps freed memory for later, so that a daemon of many targets would for ever look as large as

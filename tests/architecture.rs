@@ -14,6 +14,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
     ("signal", &[]),
     ("memory", &[]),
     ("os", &[]),
+    ("systemd", &["os"]),
     ("dialect", &["proto"]),
     ("stats", &["proto"]),
     // `reload` are messages without behaviour: the file watch sends one.
@@ -48,7 +49,10 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         ],
     ),
     // Exporters only read: they see no target's task and no socket of one.
-    ("telemetry", &["proto", "reload", "stats", "config"]),
+    (
+        "telemetry",
+        &["proto", "reload", "stats", "config", "systemd"],
+    ),
     ("control", &["os", "reload", "stats", "telemetry"]),
     (
         "server",
@@ -59,6 +63,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "reload",
             "stats",
             "config",
+            "systemd",
             "telemetry",
             "transport",
             "session",
@@ -78,6 +83,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "control",
             "client",
             "supervisor",
+            "systemd",
             "telemetry",
             "server",
         ],
@@ -100,6 +106,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "signal",
             "stats",
             "supervisor",
+            "systemd",
             "telemetry",
             "transport",
         ],

@@ -3,13 +3,16 @@
 //! A reload, whoever asks for it, goes one way: load, bind, plan, apply. Until the last bind has
 //! succeeded nothing that runs is touched.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
 use tracing::{error, info, warn};
 
 use super::listeners::Listeners;
+use super::standing::Standing;
 use crate::client::gate::DialGate;
 use crate::config::load::{Loaded, Sources, load};
 use crate::config::watch::Seen;
@@ -19,6 +22,10 @@ use crate::reload::{Changes, ReloadOutcome, ReloadRequest, ReloadSender, Trigger
 use crate::signal::{Signal, Signals};
 use crate::stats::Registry;
 use crate::supervisor::{FanOuts, Hold, Supervisor, system_look_up};
+use crate::systemd::Manager;
+
+/// What the end takes beside the drain: the last scrape, the log, the process itself.
+const BESIDE_DRAIN: Duration = Duration::from_secs(5);
 
 /// Everything that runs, and where its configuration comes from.
 pub(super) struct Engine<H: Hold> {
@@ -32,6 +39,8 @@ pub(super) struct Engine<H: Hold> {
     listeners: Listeners,
     gate: Arc<DialGate>,
     registry: Arc<Registry>,
+    manager: Manager,
+    standing: Standing,
     /// What the process was started with, and what the gate was last told.
     log: Option<Log>,
     dial: Option<DialLimits>,
@@ -63,7 +72,9 @@ impl<H: Hold> Engine<H> {
             fan_outs: FanOuts::new(system_look_up()),
             listeners,
             gate,
+            standing: Standing::new(registry.clone()),
             registry,
+            manager: Manager::of_environment(),
             log: None,
             dial: None,
             warned: Vec::new(),
@@ -83,6 +94,11 @@ impl<H: Hold> Engine<H> {
         let desired = self.fan_outs.set(&loaded.config.targets);
         self.supervisor.apply(&desired);
         self.registry.reloaded(true);
+    }
+
+    /// Everything that was to be started is.
+    pub(super) fn say_ready(&mut self) {
+        self.manager.ready(&self.standing.to_string());
     }
 
     /// Runs until a signal asks for the end: which.
@@ -117,6 +133,7 @@ impl<H: Hold> Engine<H> {
             // What thousands took while they waited to dial is free now, and would stay ours.
             () = self.gate.crowd_dispersed() => drop(tokio::task::spawn_blocking(memory::give_back)),
             desired = self.fan_outs.turn() => self.hold(&desired),
+            () = self.manager.due() => self.manager.status(&self.standing.to_string()),
             Some(request) = self.requests.recv(), if idle => self.begin(request),
         }
     }
@@ -128,9 +145,28 @@ impl<H: Hold> Engine<H> {
         while self.requests.try_recv().is_ok() {}
         self.loading = None;
         self.fan_outs.stop();
-        let (drained, ()) = tokio::join!(self.supervisor.drain(), self.listeners.drain_peer());
-        self.listeners.shutdown().await;
-        drained.ended
+        self.standing.stopping();
+        let Self {
+            supervisor,
+            listeners,
+            manager,
+            standing,
+            ..
+        } = self;
+        let longest = supervisor.longest_drain().max(listeners.longest_drain());
+        manager.stopping(longest + BESIDE_DRAIN, &standing.to_string());
+        let draining = async {
+            let (drained, ()) = tokio::join!(supervisor.drain(), listeners.drain_peer());
+            listeners.shutdown().await;
+            drained.ended
+        };
+        let mut draining = pin!(draining);
+        loop {
+            tokio::select! {
+                ended = &mut draining => return ended,
+                () = manager.due() => manager.status(&standing.to_string()),
+            }
+        }
     }
 
     /// The addresses of a target that fans out have changed.
@@ -143,6 +179,7 @@ impl<H: Hold> Engine<H> {
 
     /// Loads on another thread: a large file takes longer than a ping may wait.
     fn begin(&mut self, request: ReloadRequest) {
+        self.manager.reloading();
         let (seen, sources) = (self.seen.clone(), self.sources.clone());
         let task = tokio::task::spawn_blocking(move || {
             // What is loaded now needs no second reload by the watch.
@@ -181,6 +218,13 @@ impl<H: Hold> Engine<H> {
                 );
             }
         }
+        let mistakes = outcome
+            .as_ref()
+            .err()
+            .map(|mistakes| mistakes.lines().count());
+        self.standing.reloaded(mistakes);
+        // Before the answer: when `systemctl reload` returns, the status is the new one.
+        self.manager.ready(&self.standing.to_string());
         if let Some(reply) = request.reply {
             // Who asked may have gone.
             let _ = reply.send(outcome);

@@ -6,7 +6,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, Socket, Type};
-use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -17,9 +16,11 @@ use crate::control::{self, ControlServer};
 use crate::os;
 use crate::reload::ReloadSender;
 use crate::server::admin::{self, Admin, ListenerChange, Readiness};
+use crate::server::listener::Listener;
 use crate::server::peer;
 use crate::server::tls::TlsFiles;
 use crate::stats::Registry;
+use crate::systemd::{Listening, Passed};
 
 /// Where the address of the metrics listener was set.
 const METRICS_FLAG: &str = "--metrics-server, metrics.listen";
@@ -38,6 +39,8 @@ pub(super) struct Listeners {
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
     reload: ReloadSender,
+    /// What the service manager opened, in the place of what the configuration says.
+    passed: Passed,
     metrics: Option<Admin>,
     peer: Option<Peer>,
     control: Option<ControlServer>,
@@ -48,7 +51,7 @@ struct Peer {
     config: Arc<config::Server>,
     /// A second handle of the socket, so that a change of settings on the same address leaves
     /// no moment in which nobody listens.
-    socket: std::net::TcpListener,
+    socket: Listening,
     shutdown: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -72,8 +75,8 @@ enum PeerChange {
     Start {
         config: Arc<config::Server>,
         tls: Option<Arc<TlsFiles>>,
-        socket: std::net::TcpListener,
-        listener: TcpListener,
+        socket: Listening,
+        listener: Listener,
     },
     Stop,
 }
@@ -90,11 +93,13 @@ impl Listeners {
         registry: Arc<Registry>,
         readiness: Arc<Readiness>,
         reload: ReloadSender,
+        passed: Passed,
     ) -> Self {
         Self {
             registry,
             readiness,
             reload,
+            passed,
             metrics: None,
             peer: None,
             control: None,
@@ -120,13 +125,21 @@ impl Listeners {
         let words = |error: admin::BindError| one_line(&error);
         match &self.metrics {
             _ if !config.enabled => Ok(MetricsChange::Stop),
+            // Passed sockets are served from the first moment on: nothing to change.
             Some(metrics) => {
-                let change = metrics.prepare(&config.listen, METRICS_FLAG);
+                let wanted = match &self.passed.metrics[..] {
+                    [] => config.listen.clone(),
+                    _ => metrics.listens(),
+                };
+                let change = metrics.prepare(&wanted, METRICS_FLAG);
                 Ok(MetricsChange::Change(change.map_err(words)?))
             }
             None => {
                 let bind = |listen| admin::bind(listen, METRICS_FLAG).map_err(words);
-                let bound: Result<Vec<_>, _> = config.listen.iter().map(bind).collect();
+                let bound: Result<Vec<_>, _> = match &self.passed.metrics[..] {
+                    [] => config.listen.iter().map(bind).collect(),
+                    passed => passed.iter().map(adopt).collect(),
+                };
                 let (registry, readiness) = (self.registry.clone(), self.readiness.clone());
                 let started = admin::start(bound?, registry, readiness, None);
                 let failed =
@@ -149,14 +162,21 @@ impl Listeners {
         }
         let tls = config.tls.as_ref().map(TlsFiles::load).transpose();
         let tls = tls.map_err(|why| format!("cannot serve TLS (server.tls): {why}"))?;
+        if let (Some(socket @ Listening::Unix(..)), Some(_)) = (&self.passed.server, &tls) {
+            return Err(format!(
+                "cannot serve TLS (server.tls) on {socket}, which the service manager passed; pass \
+                 a TCP socket, or take the table out"
+            ));
+        }
         let same_address = self.peer.as_ref();
         let same_address = same_address.filter(|peer| peer.config.listen == config.listen);
-        let bound = match same_address {
-            Some(peer) => peer.socket.try_clone(),
-            None => listen(config.listen),
+        let bound = match (&self.passed.server, same_address) {
+            (Some(passed), _) => passed.try_clone(),
+            (None, Some(peer)) => peer.socket.try_clone(),
+            (None, None) => listen(config.listen),
         };
         let listener = bound.and_then(|socket| {
-            let listener = TcpListener::from_std(socket.try_clone()?)?;
+            let listener = Listener::try_from(socket.try_clone()?)?;
             Ok((socket, listener))
         });
         let (socket, listener) = listener.map_err(|error| {
@@ -224,7 +244,7 @@ impl Listeners {
             PeerChange::Stop => {
                 let peer = self.peer.take()?;
                 peer.shutdown.cancel();
-                return Some(format!("server on {} stopped", peer.config.listen));
+                return Some(format!("server on {} stopped", peer.socket));
             }
             PeerChange::Start {
                 config,
@@ -242,9 +262,8 @@ impl Listeners {
         } else {
             "opened"
         };
-        let address = local_address(&socket, config.listen);
-        // A restart closes its connections, whose clients have to be told from those of a crash.
-        let words = format!("server {how} on {address}");
+        // With the port that was assigned, where port 0 was asked for. A restart closes its connections, whose clients have to be told from those of a crash.
+        let words = format!("server {how} on {socket}");
         let shutdown = CancellationToken::new();
         let (registry, served) = (self.registry.clone(), config.clone());
         let told = shutdown.clone();
@@ -289,18 +308,51 @@ impl Listeners {
         let mut words = Vec::new();
         words.extend(self.metrics.iter().flat_map(metrics_in_words));
         if let Some(peer) = &self.peer {
-            let address = local_address(&peer.socket, peer.config.listen);
+            let address = &peer.socket;
             let scheme = if peer.config.tls.is_some() {
                 "wss"
             } else {
                 "ws"
             };
-            words.push(format!("server on {scheme}://{address}"));
+            words.push(match address {
+                Listening::Tcp(_, address) => format!("server on {scheme}://{address}"),
+                Listening::Unix(..) => format!("server on {address}"),
+            });
         }
         if let Some(control) = &self.control {
             words.push(format!("control socket {}", control.path().display()));
         }
         words
+    }
+
+    /// Says which passed sockets nobody serves: their clients would wait for ever.
+    pub(super) fn warn_of_unserved(&self) {
+        for socket in self
+            .passed
+            .metrics
+            .iter()
+            .filter(|_| self.metrics.is_none())
+        {
+            warn!(
+                event = "socket_unused",
+                "nobody answers on {socket}, the socket `metrics` of the service manager: \
+                 metrics.enabled is false"
+            );
+        }
+        if let (Some(socket), None) = (&self.passed.server, &self.peer) {
+            warn!(
+                event = "socket_unused",
+                "nobody answers on {socket}, the socket `server` of the service manager: the \
+                 configuration has no [server] table"
+            );
+        }
+    }
+
+    /// How long closing may take, beside the targets.
+    pub(super) fn longest_drain(&self) -> Duration {
+        let peer = self.peer.as_ref();
+        let peer = peer.map(|peer| peer.config.close_timeout + DRAIN_MARGIN);
+        peer.unwrap_or_default() + METRICS_DRAIN
     }
 
     /// Closes every connection of the embedded listener with 1000 and waits for the replies.
@@ -344,7 +396,17 @@ fn ended(result: Result<(), tokio::task::JoinError>) {
     }
 }
 
-fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
+/// A second handle, so that the socket outlives a reload that closes the listener.
+fn adopt(passed: &Listening) -> Result<admin::BoundListener, String> {
+    let again = passed.try_clone();
+    let again = again.map_err(|error| {
+        let why = os::words(&error);
+        format!("cannot serve {passed}, which the service manager passed: {why}")
+    })?;
+    Ok(admin::adopt(again))
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<Listening> {
     let socket = Socket::new(
         Domain::for_address(address),
         Type::STREAM,
@@ -355,12 +417,8 @@ fn listen(address: SocketAddr) -> std::io::Result<std::net::TcpListener> {
     socket.bind(&address.into())?;
     socket.listen(BACKLOG)?;
     socket.set_nonblocking(true)?;
-    Ok(socket.into())
-}
-
-/// With the port that was assigned, where port 0 was asked for.
-fn local_address(socket: &std::net::TcpListener, asked: SocketAddr) -> SocketAddr {
-    socket.local_addr().unwrap_or(asked)
+    let local = socket.local_addr()?.as_socket().unwrap_or(address);
+    Ok(Listening::Tcp(socket.into(), local))
 }
 
 /// An error and its causes, on one line; a cause the error itself repeats is left out.

@@ -16,14 +16,19 @@ use crate::app;
 use crate::config::faults::switches_in_words;
 use crate::config::{FaultSwitches, Listen, LogFormat, LogLevel, Server, ServerTls, judge};
 use crate::os;
+use crate::server::listener::Listener;
 use crate::server::tls::TlsFiles;
 use crate::server::{admin, peer};
 use crate::signal::Signals;
-use crate::stats::Registry;
+use crate::stats::{ListenerStats, Registry};
+use crate::systemd::{Listening, Manager, take_passed};
 use crate::telemetry::logs;
 
 /// How long the metrics listener may take to finish what it is answering.
 const METRICS_DRAIN: Duration = Duration::from_secs(1);
+
+/// What the end may take beside the clients' Close replies.
+const BESIDE_CLOSE: Duration = Duration::from_secs(8);
 
 /// The flags of `server`.
 #[derive(Debug, Args)]
@@ -155,23 +160,40 @@ fn serve(args: &ServerArgs, tls: Option<Arc<TlsFiles>>) -> anyhow::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
-    let listener = runtime
-        .block_on(TcpListener::bind(config.listen))
-        .with_context(|| format!("cannot listen on {} (--listen, --port)", config.listen))?;
+    let passed = take_passed().map_err(anyhow::Error::msg)?;
+    // Registers the sockets with the runtime.
+    let _runtime = runtime.enter();
+    let socket = match passed.server {
+        Some(socket) => socket,
+        None => runtime
+            .block_on(TcpListener::bind(config.listen))
+            .and_then(|listener| Listening::tcp(listener.into_std()?))
+            .with_context(|| format!("cannot listen on {} (--listen, --port)", config.listen))?,
+    };
+    anyhow::ensure!(
+        tls.is_none() || matches!(socket, Listening::Tcp(..)),
+        "cannot serve TLS (--tls-cert) on {socket}, which the service manager passed; pass a TCP socket"
+    );
+    let address = socket.to_string();
+    let listener = Listener::try_from(socket)?;
     let registry = Registry::new();
     registry.reloaded(true);
     let readiness = admin::Readiness::new();
-    let metrics = match args.metrics {
-        true => {
-            let bound = admin::bind(&args.metrics_server, "--metrics-server")?;
+    let bound = match passed.metrics {
+        // Whoever passes a socket for them wants them.
+        passed if !passed.is_empty() => passed.into_iter().map(admin::adopt).collect(),
+        _ if args.metrics => vec![admin::bind(&args.metrics_server, "--metrics-server")?],
+        _ => Vec::new(),
+    };
+    let metrics = match bound.is_empty() {
+        false => {
             let (registry, readiness) = (registry.clone(), readiness.clone());
-            let admin = admin::start(vec![bound], registry, readiness, None)?;
+            let admin = admin::start(bound, registry, readiness, None)?;
             app::say_metrics(&admin);
             Some(admin)
         }
-        false => None,
+        true => None,
     };
-    let address = listener.local_addr()?;
     tracing::info!(event = "listening", listener = %config.name, %address, "listening on {address}");
     let status = runtime.block_on(serve_until_stopped(
         listener, config, tls, &registry, &readiness,
@@ -183,7 +205,7 @@ fn serve(args: &ServerArgs, tls: Option<Arc<TlsFiles>>) -> anyhow::Result<u8> {
 }
 
 async fn serve_until_stopped(
-    listener: TcpListener,
+    listener: Listener,
     config: Arc<Server>,
     tls: Option<Arc<TlsFiles>>,
     registry: &Arc<Registry>,
@@ -195,10 +217,14 @@ async fn serve_until_stopped(
     let shutdown = CancellationToken::new();
     let guard = registry.listener(&config.name);
     let stats = guard.stats().clone();
+    let mut manager = Manager::of_environment();
+    let longest = config.close_timeout + BESIDE_CLOSE;
+    manager.ready(&standing(&stats));
     let mut serving = std::pin::pin!(peer::serve(listener, config, tls, guard, shutdown.clone()));
     loop {
         tokio::select! {
             () = &mut serving => return Ok(0),
+            () = manager.due() => manager.status(&standing(&stats)),
             signal = signals.next() => {
                 if shutdown.is_cancelled() {
                     return Ok(signal.exit_status());
@@ -212,8 +238,18 @@ async fn serve_until_stopped(
                     open,
                     "{by} received: closing {open} connection{plural}"
                 );
+                manager.stopping(longest, &format!("stopping: {open} connection{plural} to close"));
                 shutdown.cancel();
             }
         }
+    }
+}
+
+/// How things stand, in the one line that `systemctl status` shows.
+fn standing(stats: &ListenerStats) -> String {
+    match stats.connections.load(std::sync::atomic::Ordering::Relaxed) {
+        0 => "no clients connected".to_owned(),
+        1 => "1 client connected".to_owned(),
+        n => format!("{n} clients connected"),
     }
 }

@@ -26,7 +26,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 pub(crate) use connections::Limits;
-pub(crate) use listen::{BindError, BoundListener, bind};
+pub(crate) use listen::{BindError, BoundListener, adopt, bind};
 
 use crate::config::Listen;
 use crate::reload::ReloadSender;
@@ -163,7 +163,7 @@ impl Admin {
         wanted: &[Listen],
         flag: &'static str,
     ) -> Result<ListenerChange, BindError> {
-        let served: Vec<Listen> = self.served().iter().map(|s| s.listen.clone()).collect();
+        let served = self.listens();
         let new = wanted.iter().filter(|listen| !served.contains(listen));
         let bound = new
             .map(|listen| bind(listen, flag))
@@ -198,6 +198,11 @@ impl Admin {
     /// Answers `POST /-/reload` from now on, or no longer.
     pub(crate) fn set_reload(&self, reload: Option<ReloadSender>) {
         self.shared.routes.set_reload(reload);
+    }
+
+    /// What is listened on, as it was asked for.
+    pub(crate) fn listens(&self) -> Vec<Listen> {
+        self.served().iter().map(|s| s.listen.clone()).collect()
     }
 
     /// What is listened on, with the ports that were assigned.
@@ -294,7 +299,7 @@ impl Listener for TcpListener {
 }
 
 /// The socket's file lives as long as its listener.
-impl Listener for (UnixListener, SocketFile) {
+impl Listener for (UnixListener, Option<SocketFile>) {
     type Stream = UnixStream;
 
     async fn next(&self) -> io::Result<UnixStream> {

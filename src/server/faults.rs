@@ -3,11 +3,10 @@
 mod answers;
 mod schedule;
 
-use std::net::SocketAddr;
-
 pub(super) use answers::{Answer, Answers};
 pub(super) use schedule::{Cut, Schedule};
 
+use super::listener::Origin;
 use crate::config::FaultSwitches;
 use crate::config::faults::{Endpoint, Faults, Others, switches_in_words};
 
@@ -54,13 +53,13 @@ pub(super) fn asked(
 /// Tells the log what is served, each switch once per connection.
 pub(super) struct Served<'a> {
     pub(super) listener: &'a str,
-    pub(super) from: SocketAddr,
+    pub(super) from: Origin,
     pub(super) faults: &'a Faults,
     told: Vec<&'static str>,
 }
 
 impl<'a> Served<'a> {
-    pub(super) fn new(listener: &'a str, from: SocketAddr, faults: &'a Faults) -> Self {
+    pub(super) fn new(listener: &'a str, from: Origin, faults: &'a Faults) -> Self {
         let told = Vec::new();
         Self {
             listener,

@@ -4,6 +4,7 @@ pub(crate) mod admin;
 mod events;
 mod faults;
 mod frames;
+pub(crate) mod listener;
 pub(crate) mod peer;
 mod request;
 mod talk;

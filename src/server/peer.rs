@@ -4,7 +4,6 @@
 
 use std::convert::Infallible;
 use std::future::{Future, pending, poll_fn, ready};
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -19,7 +18,7 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -28,6 +27,7 @@ use tokio_util::sync::{CancellationToken, WaitForCancellationFuture};
 
 use super::events;
 use super::faults::Served;
+use super::listener::{Accepted, Listener, Origin};
 use super::request::{Role, Take, Verdict, judge};
 use super::talk::{self, Application};
 use super::tls::TlsFiles;
@@ -53,10 +53,10 @@ const REFUSAL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: 5\r\n\
     Connection: close\r\nContent-Type: text/plain\r\nContent-Length: 21\r\n\r\n\
     too many connections\n";
 
-/// Serves `listener`, by `tls` if there is one, until `shutdown`, then closes every connection with 1000, waits for the
+/// Serves `listener`, by `tls` if there is one - which no unix socket has -, until `shutdown`, then closes every connection with 1000, waits for the
 /// replies up to `close_timeout`, and returns.
 pub(crate) async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     config: Arc<Server>,
     tls: Option<Arc<TlsFiles>>,
     stats: ListenerGuard,
@@ -115,7 +115,7 @@ pub(crate) async fn serve(
                 if tls.is_none()
                     && let Ok(permit) = refusals.clone().try_acquire_owned()
                 {
-                    connections.spawn(refuse(stream, permit));
+                    connections.spawn(refuse(stream.into(), permit));
                 }
             }
         }
@@ -144,7 +144,7 @@ fn reaped(stats: &ListenerGuard, ended: Result<(), tokio::task::JoinError>) {
 
 /// Tells a client that there is no place for it. It is read first: closing with bytes unread
 /// would reset the connection and destroy the answer.
-async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
+async fn refuse(mut stream: Io, _permit: OwnedSemaphorePermit) {
     let answer = async {
         let mut head = [0; 1024];
         let _ = stream.read(&mut head).await?;
@@ -159,7 +159,7 @@ async fn refuse(mut stream: TcpStream, _permit: OwnedSemaphorePermit) {
 
 /// One connection, and whose it is.
 pub(super) struct Connection {
-    pub(super) from: SocketAddr,
+    pub(super) from: Origin,
     pub(super) config: Arc<Server>,
     tls: Option<Arc<TlsFiles>>,
     pub(super) stats: Arc<ListenerStats>,
@@ -177,13 +177,15 @@ struct Taken {
 }
 
 impl Connection {
-    async fn serve(self, stream: TcpStream) {
-        let _ = stream.set_nodelay(true);
+    async fn serve(self, stream: Accepted) {
+        if let Accepted::Tcp(stream) = &stream {
+            let _ = stream.set_nodelay(true);
+        }
         if let FaultSwitches::Always(faults) = &self.config.faults
             && faults.accept_and_close
         {
             Served::new(&self.config.name, self.from, faults).tell("accept_and_close");
-            return Wire::new(Io::tcp(stream), &[]).hang_up().await;
+            return Wire::new(stream.into(), &[]).hang_up().await;
         }
         let handshake = Box::pin(self.handshake(stream));
         let Some(taken) = handshake.await else {
@@ -222,7 +224,7 @@ impl Connection {
         let registry = crate::stats::Registry::new();
         let place = Arc::new(Semaphore::new(1)).try_acquire_owned();
         Self {
-            from: ([127, 0, 0, 1], 1).into(),
+            from: Origin(None),
             stats: registry.listener(&config.name).stats().clone(),
             config: Arc::new(config),
             tls: None,
@@ -252,19 +254,19 @@ impl Connection {
             shutdown: Box::pin(self.shutdown.cancelled()),
             echo,
         };
-        let (link, from) = (Link::Ws(link), Some(self.from));
+        let (link, from) = (Link::Ws(link), self.from.0);
         let session = Session::new(link, from, None, policy, |first| first, Speech::default());
         session.run(&mut host).await;
     }
 
     /// TLS, the request and the head of its answer, within their deadline; `None` if nothing is to
     /// follow it.
-    async fn handshake(&self, stream: TcpStream) -> Option<Box<Taken>> {
+    async fn handshake(&self, stream: Accepted) -> Option<Box<Taken>> {
         let limit = self.config.handshake_timeout;
         let agreed = async {
-            let io = match &self.tls {
-                None => Io::tcp(stream),
-                Some(tls) => self.secured(stream, tls).await?,
+            let io = match (stream, &self.tls) {
+                (Accepted::Tcp(stream), Some(tls)) => self.secured(stream, tls).await?,
+                (stream, _) => stream.into(),
             };
             self.requested(io).await
         };

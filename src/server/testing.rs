@@ -13,6 +13,7 @@ use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpC
 use tokio_tungstenite::tungstenite::protocol::frame::{Frame, FrameHeader};
 use tokio_util::sync::CancellationToken;
 
+use super::listener::Listener;
 use super::peer;
 use crate::config::{FaultSwitches, Server};
 use crate::stats::{ListenerStats, Registry};
@@ -52,7 +53,13 @@ impl Served {
         let address = listener.local_addr().unwrap();
         let (guard, shutdown) = (Registry::new().listener("test"), CancellationToken::new());
         let stats = guard.stats().clone();
-        let serving = peer::serve(listener, Arc::new(config), None, guard, shutdown.clone());
+        let serving = peer::serve(
+            Listener::Tcp(listener),
+            Arc::new(config),
+            None,
+            guard,
+            shutdown.clone(),
+        );
         Self {
             address,
             stats,

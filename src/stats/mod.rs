@@ -10,7 +10,9 @@ mod registry;
 
 use std::net::IpAddr;
 use std::num::NonZeroU64;
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{
+    AtomicBool, AtomicU8, AtomicU32, AtomicU64, AtomicUsize, Ordering::Relaxed,
+};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -183,7 +185,24 @@ pub(crate) struct TargetStats {
     phase_micros: [AtomicU32; Phase::ALL.len()],
     rtt: Mutex<Histogram>,
     rare: Mutex<Option<Box<Rare>>>,
+    fleet: Arc<Fleet>,
+}
+
+/// What the targets of a registry have in common.
+#[derive(Debug)]
+struct Fleet {
+    /// The instant time is counted from.
     epoch: Instant,
+    /// Targets whose connection stands, counted as they come and go: whoever wants to know it every
+    /// second does not walk them all.
+    established: AtomicUsize,
+}
+
+impl Fleet {
+    fn new(epoch: Instant) -> Arc<Self> {
+        let established = AtomicUsize::new(0);
+        Arc::new(Self { epoch, established })
+    }
 }
 
 /// How long a connection was up in sum, in nanoseconds of the registry's monotonic clock.
@@ -193,6 +212,8 @@ struct Uptime {
     sum: u64,
     /// When the present connection came up.
     since: Option<NonZeroU64>,
+    /// The target was removed; its connection, which is being closed, counts no longer.
+    retired: bool,
 }
 
 /// What a plain connection that never failed does not have, and takes no memory for.
@@ -218,8 +239,13 @@ struct Beats {
 }
 
 impl TargetStats {
-    /// Fresh numbers for `identity`; `epoch` is the instant time is counted from.
+    /// Fresh numbers for `identity`, in no registry; `epoch` is the instant time is counted from.
+    #[cfg(test)]
     pub(crate) fn new(identity: Arc<Identity>, buckets: &Buckets, epoch: Instant) -> Self {
+        Self::in_fleet(identity, buckets, Fleet::new(epoch))
+    }
+
+    fn in_fleet(identity: Arc<Identity>, buckets: &Buckets, fleet: Arc<Fleet>) -> Self {
         let stats = Self {
             identity: Mutex::new(identity),
             state: AtomicU8::new(State::Connecting as u8),
@@ -235,7 +261,7 @@ impl TargetStats {
             messages_received: Number::default(),
             received_bytes: Number::default(),
             sent_bytes: Number::default(),
-            born: nanos(epoch.elapsed()),
+            born: nanos(fleet.epoch.elapsed()),
             uptime: Mutex::default(),
             connection_start: Number::default(),
             last_disconnect: Number::default(),
@@ -244,7 +270,7 @@ impl TargetStats {
             phase_micros: std::array::from_fn(|_| AtomicU32::new(u32::MAX)),
             rtt: Mutex::new(Histogram::new(buckets)),
             rare: Mutex::new(None),
-            epoch,
+            fleet,
         };
         stats.set_state(State::Connecting);
         stats
@@ -284,7 +310,7 @@ impl TargetStats {
     /// Time up and time down until now. Neither ever goes back.
     pub(crate) fn availability(&self) -> (Duration, Duration) {
         let uptime = lock(&self.uptime);
-        let now = nanos(self.epoch.elapsed());
+        let now = nanos(self.fleet.epoch.elapsed());
         let running = uptime.since.map_or(0, |since| now - since.get().min(now));
         let up = uptime.sum + running;
         let down = (now - self.born.min(now)).saturating_sub(up);
@@ -335,7 +361,7 @@ impl TargetStats {
     /// The largest gap between arrivals over the last 5 minutes, the running one included; of a
     /// target whose peer begins the heartbeats.
     pub(crate) fn arrival_gap(&self) -> Option<Duration> {
-        let now = self.epoch.elapsed();
+        let now = self.fleet.epoch.elapsed();
         self.with_beats(|beats| beats.gaps.as_mut()?.largest(now))?
     }
 
@@ -416,7 +442,7 @@ impl TargetStats {
                 self.disconnects.add(1);
                 self.last_disconnect.set(unix_nanos(end.at));
                 self.set_state(State::Waiting);
-                let now = self.epoch.elapsed();
+                let now = self.fleet.epoch.elapsed();
                 self.with_beats(|beats| beats.ended(now));
                 self.with_history_mut(|history| history.ended(end));
             }
@@ -424,7 +450,7 @@ impl TargetStats {
             Event::Stopped => self.set_state(State::Stopped),
             Event::HeartbeatReceived => self.with_beats_mut(|beats| beats.received += 1),
             Event::Arrived { gap } => {
-                let now = self.epoch.elapsed();
+                let now = self.fleet.epoch.elapsed();
                 let arrived = |gaps: &mut ArrivalGap| gaps.arrived(*gap, now);
                 self.with_beats_mut(|beats| arrived(beats.gaps.get_or_insert_default()));
             }
@@ -434,7 +460,7 @@ impl TargetStats {
             Event::Stale { .. } => self.stale.store(true, Relaxed),
             Event::Fresh { .. } => self.stale.store(false, Relaxed),
             Event::Stalled { .. } => {
-                let now = self.epoch.elapsed();
+                let now = self.fleet.epoch.elapsed();
                 self.with_beats(|beats| beats.gaps.as_mut().map(|gaps| gaps.stalled(now)));
             }
             Event::PingReceived | Event::Missed { .. } => {}
@@ -443,7 +469,7 @@ impl TargetStats {
 
     /// A connection came up: what is counted from then.
     fn begin_beats(&self) {
-        let now = self.epoch.elapsed();
+        let now = self.fleet.epoch.elapsed();
         if self.identity().server_beats {
             // Before the first arrival: a path that lets nothing through shows by that.
             self.with_beats_mut(|beats| {
@@ -469,14 +495,30 @@ impl TargetStats {
 
     fn book_uptime(&self, is_up: bool) {
         let mut uptime = lock(&self.uptime);
-        let now = nanos(self.epoch.elapsed());
+        let now = nanos(self.fleet.epoch.elapsed());
         match (uptime.since, is_up) {
-            (None, true) => uptime.since = NonZeroU64::new(now.max(1)),
+            (None, true) => {
+                uptime.since = NonZeroU64::new(now.max(1));
+                if !uptime.retired {
+                    self.fleet.established.fetch_add(1, Relaxed);
+                }
+            }
             (Some(since), false) => {
                 uptime.sum += now.saturating_sub(since.get());
                 uptime.since = None;
+                if !uptime.retired {
+                    self.fleet.established.fetch_sub(1, Relaxed);
+                }
             }
             (None, false) | (Some(_), true) => {}
+        }
+    }
+
+    /// Its target is one no longer.
+    fn retire(&self) {
+        let mut uptime = lock(&self.uptime);
+        if !std::mem::replace(&mut uptime.retired, true) && uptime.since.is_some() {
+            self.fleet.established.fetch_sub(1, Relaxed);
         }
     }
 

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
-use super::{Buckets, Identity, TargetStats, lock, unix_nanos};
+use super::{Buckets, Fleet, Identity, TargetStats, lock, unix_nanos};
 
 /// Numbers of one embedded listener: the server's side of the heartbeat.
 #[derive(Debug)]
@@ -22,7 +22,7 @@ pub(crate) struct ListenerStats {
 pub(crate) struct Registry {
     targets: Mutex<BTreeMap<Arc<str>, Arc<TargetStats>>>,
     listeners: Mutex<Vec<Arc<ListenerStats>>>,
-    epoch: Instant,
+    fleet: Arc<Fleet>,
     pub(crate) accept_errors: AtomicU64,
     pub(crate) task_panics: AtomicU64,
     /// 1 if the last reload succeeded.
@@ -36,7 +36,7 @@ impl Registry {
         Arc::new(Self {
             targets: Mutex::default(),
             listeners: Mutex::default(),
-            epoch: Instant::now(),
+            fleet: Fleet::new(Instant::now()),
             accept_errors: AtomicU64::new(0),
             task_panics: AtomicU64::new(0),
             reload_successful: AtomicU8::new(0),
@@ -51,7 +51,8 @@ impl Registry {
         buckets: &Buckets,
     ) -> EntryGuard {
         let name = identity.name.clone();
-        let stats = Arc::new(TargetStats::new(identity, buckets, self.epoch));
+        let stats = TargetStats::in_fleet(identity, buckets, self.fleet.clone());
+        let stats = Arc::new(stats);
         lock(&self.targets).insert(name, stats.clone());
         EntryGuard {
             registry: self.clone(),
@@ -86,7 +87,11 @@ impl Registry {
         lock(&self.targets).values().cloned().collect()
     }
 
-    #[cfg(test)]
+    /// How many of the targets have a connection that stands.
+    pub(crate) fn established_count(&self) -> usize {
+        self.fleet.established.load(Relaxed)
+    }
+
     pub(crate) fn target_count(&self) -> usize {
         lock(&self.targets).len()
     }
@@ -120,6 +125,7 @@ impl EntryGuard {
 
 impl Drop for EntryGuard {
     fn drop(&mut self) {
+        self.stats.retire();
         let name = &self.stats.identity().name;
         let mut targets = lock(&self.registry.targets);
         // A successor of the same name may have taken the place.

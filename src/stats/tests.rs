@@ -157,6 +157,39 @@ fn a_successor_of_the_same_name_survives_its_predecessors_guard() {
     assert_eq!(registry.target_count(), 0);
 }
 
+#[test]
+fn connections_that_stand_are_counted_as_they_come_and_go() {
+    let registry = Registry::new();
+    let ended = || Event::Ended(Box::new(end(7)));
+    let one = registry.target(identity(), &Buckets::default());
+    let other = Identity {
+        name: "other".into(),
+        ..(*identity()).clone()
+    };
+    let other = registry.target(Arc::new(other), &Buckets::default());
+    assert_eq!(
+        (registry.established_count(), registry.target_count()),
+        (0, 2)
+    );
+    one.stats().apply(&up());
+    one.stats().apply(&up());
+    other.stats().apply(&up());
+    assert_eq!(registry.established_count(), 2);
+    one.stats().apply(&ended());
+    one.stats().apply(&Event::Stopped);
+    assert_eq!(registry.established_count(), 1);
+    // Removed while it stands: its connection is still being closed, and no target's any more.
+    let closing = other.stats().clone();
+    drop(other);
+    assert_eq!(
+        (registry.established_count(), registry.target_count()),
+        (0, 1)
+    );
+    closing.apply(&ended());
+    closing.apply(&up());
+    assert_eq!(registry.established_count(), 0);
+}
+
 fn with_tls(not_after: Option<SystemTime>) -> Event {
     let Event::Established(mut up) = up() else {
         unreachable!("up() is Established");

@@ -187,6 +187,13 @@ impl<H: Hold> Supervisor<H> {
         }
     }
 
+    /// How long a drain may take.
+    pub(crate) fn longest_drain(&self) -> Duration {
+        let close = |entry: &Entry<H::Control>| entry.target.policy.timeouts.close;
+        let longest = self.entries.values().map(close).max();
+        longest.unwrap_or_default() + DRAIN_MARGIN
+    }
+
     /// Stops every task and waits until all have ended, for as long as the largest
     /// `close_timeout` and a margin. Says every 5 s who still stands.
     pub(crate) async fn drain(&mut self) -> Drained {

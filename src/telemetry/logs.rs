@@ -1,7 +1,10 @@
-//! Log lines: formatted where they arise, written to stderr by a thread of their own.
+//! Log lines: formatted where they arise, written to stderr by a thread of their own, or to the
+//! journal as entries with fields where stderr is the journal.
 //!
 //! A pipe nobody reads must not stop the thread that pings, so the queue to the writing thread is
 //! bounded and lines beyond it are dropped, counted, and the count written once there is room.
+
+mod journal;
 
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
@@ -23,6 +26,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::words::escape;
 use crate::config::{LogFormat, LogLevel};
+use crate::systemd;
 
 /// Lines that wait for a stderr that takes none; about 5 MB. Every target of a large
 /// configuration may be lost in the same second.
@@ -51,9 +55,10 @@ pub(crate) struct LogGuard {
 pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
     let lines = Lines::for_stderr(format);
     let counter = Arc::new(OnceLock::new());
+    let (inner, taker) = sink(format);
     let writer = CountingWriter {
-        // The writing thread flushes whenever no line waits: many at once are few system calls.
-        inner: io::BufWriter::with_capacity(WRITTEN_AT_ONCE, io::stderr()),
+        inner,
+        taker,
         lines,
         counter: counter.clone(),
         reported: 0,
@@ -78,6 +83,21 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
     LogGuard {
         _worker: Some(worker),
     }
+}
+
+/// Where lines go, and what that is called.
+fn sink(format: LogFormat) -> (Box<dyn Write + Send>, &'static str) {
+    // The writing thread flushes whenever no line waits: many at once are few system calls.
+    let stderr = io::BufWriter::with_capacity(WRITTEN_AT_ONCE, io::stderr());
+    // Who asked for a format gets it.
+    if format == LogFormat::Auto
+        && systemd::stderr_is_the_journal()
+        && let Ok(journal) = systemd::Journal::open()
+    {
+        let writer = journal::JournalWriter::new(journal, stderr);
+        return (Box::new(writer), "the journal");
+    }
+    (Box::new(stderr), "stderr")
 }
 
 /// Whether lines of this format are for people: they stand among what a command prints.
@@ -285,6 +305,8 @@ impl Visit for Fields {
 /// The writing thread's end: says how many lines were dropped before the one it writes.
 struct CountingWriter<W> {
     inner: W,
+    /// What `inner` writes to, in words.
+    taker: &'static str,
     lines: Lines,
     counter: Arc<OnceLock<ErrorCounter>>,
     reported: usize,
@@ -300,7 +322,8 @@ impl<W: Write> Write for CountingWriter<W> {
             let mut fields = Fields::default();
             write!(
                 fields.message,
-                "{lost} log lines were dropped: stderr took none"
+                "{lost} log lines were dropped: {} took none",
+                self.taker
             )
             .map_err(io::Error::other)?;
             fields.values.push(("dropped", lost.into()));

@@ -1,6 +1,6 @@
 //! What the kernel knows of a TCP connection: Linux's TCP_INFO, see tcp(7).
 //!
-//! Beside `crate::memory` the one module that may hold `unsafe` code: no crate of ours wraps this
+//! Beside `crate::memory` and `crate::systemd` the one module that may hold `unsafe` code: no crate of ours wraps this
 //! option safely.
 #![allow(unsafe_code)]
 

@@ -16,6 +16,7 @@ use crate::proto::close::Asked;
 use crate::server::admin::Readiness;
 use crate::stats::TargetStats;
 use crate::supervisor::{Control, Reporter};
+use crate::systemd::Passed;
 
 #[derive(Clone)]
 struct Idle;
@@ -80,7 +81,12 @@ impl Bench {
         let loaded = load(&sources).unwrap();
         let registry = Registry::new();
         let (reload, requests) = mpsc::channel(4);
-        let mut listeners = Listeners::new(registry.clone(), Readiness::new(), reload.clone());
+        let mut listeners = Listeners::new(
+            registry.clone(),
+            Readiness::new(),
+            reload.clone(),
+            Passed::default(),
+        );
         let change = listeners.prepare(&loaded.config).unwrap();
         listeners.commit(change).unwrap();
         let gate = DialGate::new(loaded.config.dial);

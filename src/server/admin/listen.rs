@@ -12,6 +12,7 @@ use nix::errno::Errno;
 use socket2::{Domain, SockAddr, Socket, Type};
 
 use crate::config::Listen;
+use crate::systemd::Listening;
 
 /// Connections the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
@@ -29,7 +30,8 @@ pub(crate) struct BoundListener {
 #[derive(Debug)]
 pub(super) enum BoundSocket {
     Tcp(TcpListener),
-    Unix(UnixListener, SocketFile),
+    /// With its file, if that is ours to remove.
+    Unix(UnixListener, Option<SocketFile>),
 }
 
 #[cfg(test)]
@@ -135,8 +137,24 @@ fn bind_unix(path: &Path) -> io::Result<(Listen, BoundSocket)> {
     listener.set_nonblocking(true)?;
     Ok((
         Listen::Unix(path.to_owned()),
-        BoundSocket::Unix(listener, file),
+        BoundSocket::Unix(listener, Some(file)),
     ))
+}
+
+/// A socket that is bound already, by somebody else.
+pub(crate) fn adopt(socket: Listening) -> BoundListener {
+    let (listen, socket) = match socket {
+        Listening::Tcp(socket, address) => (Listen::Tcp(address), BoundSocket::Tcp(socket)),
+        Listening::Unix(socket, path) => (
+            Listen::Unix(path.unwrap_or_default()),
+            BoundSocket::Unix(socket, None),
+        ),
+    };
+    BoundListener {
+        local: listen.clone(),
+        listen,
+        socket,
+    }
 }
 
 /// Whether `path` is a socket that refuses connections: its listener is gone.

@@ -91,7 +91,7 @@ fn what_is_owed_has_a_bound_in_bytes_and_in_number() {
 #[test]
 fn a_switch_is_told_once_per_connection() {
     let all = faults("flood&fin");
-    let mut served = Served::new("test", ([127, 0, 0, 1], 1).into(), &all);
+    let mut served = Served::new("test", Origin(None), &all);
     for switch in ["flood", "flood", "fin", "flood"] {
         served.tell(switch);
     }

@@ -16,6 +16,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::config::{FaultSwitches, Server};
+use crate::server::listener::Listener;
 use crate::server::peer;
 use crate::stats::{ListenerStats, Registry};
 
@@ -79,7 +80,7 @@ async fn serve(files: &Files, change: impl FnOnce(&mut Server)) -> Served {
     let (guard, shutdown) = (registry.listener("tls"), CancellationToken::new());
     let stats = guard.stats().clone();
     let serving = peer::serve(
-        listener,
+        Listener::Tcp(listener),
         Arc::new(config),
         Some(tls),
         guard,

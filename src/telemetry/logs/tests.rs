@@ -180,6 +180,7 @@ fn a_stderr_that_takes_nothing_blocks_nobody_and_the_loss_is_counted() {
             captured: captured.clone(),
             free: false,
         },
+        taker: "stderr",
         lines: Lines::Json,
         counter: counter.clone(),
         reported: 0,
