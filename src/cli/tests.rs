@@ -238,3 +238,93 @@ fn the_help_of_server_has_every_fault_switch_and_endpoint() {
         assert!(help.contains(&expected), "{expected}: {help}");
     }
 }
+
+/// The rows of the first table of `docs` below `heading`, cell by cell.
+fn rows(docs: &str, heading: &str) -> Vec<Vec<String>> {
+    let after = docs
+        .split_once(heading)
+        .unwrap_or_else(|| panic!("{heading} is not there"))
+        .1;
+    let lines = after.lines().skip_while(|line| !line.starts_with('|'));
+    let lines = lines.take_while(|line| line.starts_with('|')).skip(2);
+    let cells = |line: &str| -> Vec<String> {
+        let cells = line.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().replace('`', "")).collect()
+    };
+    lines.map(cells).collect()
+}
+
+/// Holds a row `-i, --ping-interval` and its default against the command's definition.
+fn assert_flag(command: &str, flag: &str, default: &str) {
+    let cli = Cli::command();
+    let command = cli.find_subcommand(command).unwrap();
+    let (short, long) = flag.split_once(", --").unwrap_or_else(|| panic!("{flag}"));
+    let mut arguments = command.get_arguments();
+    let argument = arguments.find(|argument| argument.get_long() == Some(long));
+    let argument = argument.unwrap_or_else(|| panic!("{flag} is not there"));
+    assert_eq!(
+        argument.get_short(),
+        short.strip_prefix('-').and_then(|s| s.chars().next()),
+        "{flag}"
+    );
+    let values = argument.get_default_values();
+    let said = match values {
+        [value] => value.to_str().unwrap().to_owned(),
+        // What depends on the heartbeat is no default of clap's; its help has it.
+        _ => {
+            let help = argument.get_help().unwrap().to_string();
+            let after = help
+                .split_once("[default: ")
+                .unwrap_or_else(|| panic!("{flag}: {help}"))
+                .1;
+            after.split([';', ']']).next().unwrap().to_owned()
+        }
+    };
+    assert_eq!(said, default, "{flag}");
+}
+
+#[test]
+fn the_flags_and_defaults_of_the_tables_are_the_commands_own() {
+    let moving = include_str!("../../docs/migrating-from-the-go-pair.md");
+    for (command, heading, count) in [
+        ("client", "| `client` | default |", 6),
+        ("server", "| `server` | default |", 5),
+    ] {
+        // The heading is the table's first line, so look from before it.
+        let at = moving.find(heading).unwrap_or_else(|| panic!("{heading}"));
+        let rows = rows(&moving[at - 1..], "\n");
+        assert_eq!(rows.len(), count, "{command}");
+        for row in rows {
+            assert_flag(command, &row[0], &row[1]);
+        }
+    }
+    let readme = include_str!("../../README.md");
+    let both = rows(readme, "## client and server\n");
+    for row in &both {
+        assert_flag("client", &row[0], &row[1]);
+        if !row[3].is_empty() {
+            assert_flag("server", &row[3], &row[4]);
+        }
+    }
+    assert_eq!(both.len(), 6);
+}
+
+#[test]
+fn every_flag_of_run_is_in_the_reference() {
+    let reference = include_str!("../../docs/configuration.md");
+    let cli = Cli::command();
+    let run = cli.find_subcommand("run").unwrap().get_arguments();
+    for argument in run.chain(cli.get_arguments()) {
+        let Some(long) = argument.get_long() else {
+            continue;
+        };
+        if ["help", "version"].contains(&long) {
+            continue;
+        }
+        let words = reference.split(|c: char| !(c.is_alphanumeric() || c == '-'));
+        assert!(
+            words.into_iter().any(|word| word == format!("--{long}")),
+            "--{long}"
+        );
+    }
+}

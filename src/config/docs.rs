@@ -19,8 +19,7 @@ pub(crate) fn reference() -> String {
         if section.name == "defaults" {
             continue; // the keys of a target
         }
-        text.push_str("\n| key | default | |\n|---|---|---|\n");
-        rows(&mut text, "", section.keys);
+        table(&mut text, section.name, section.keys);
     }
     text.push_str(HEARTBEATS);
     for kind in Kind::ALL {
@@ -61,15 +60,37 @@ fn heartbeat(text: &mut String, kind: Kind) {
     let _ = writeln!(text, "| `{name}` | {keys} | {we} | {server} | {added} |");
 }
 
-fn rows(text: &mut String, prefix: &str, keys: &[Key]) {
+/// The keys of the table at `path`, each table among them below a heading of its own.
+fn table(text: &mut String, path: &str, keys: &'static [Key]) {
+    text.push_str("\n| key | default | |\n|---|---|---|\n");
+    let mut tables: Vec<&Key> = Vec::new();
     for key in keys {
-        let name = format!("{prefix}{}", key.name);
+        let name = key.name;
         let default = key.default().map(|default| format!("`{default}`"));
         let default = default.unwrap_or_default();
-        let doc = paragraph(key.doc).replace('|', "\\|");
+        let mut doc = paragraph(key.doc).replace('|', "\\|");
+        if !key.keys.is_empty() {
+            // What two keys hold alike is told of the first.
+            let same = |told: &&Key| std::ptr::eq(told.keys, key.keys);
+            let told = tables.iter().copied().find(same).unwrap_or(key);
+            if std::ptr::eq(told, key) {
+                tables.push(key);
+            }
+            let (heading, anchor) = (format!("{path}.{}", told.name), anchor(path, told.name));
+            let _ = write!(doc, " A table: [`{heading}`](#{anchor}).");
+        }
         let _ = writeln!(text, "| `{name}` | {default} | {doc} |");
-        rows(text, &format!("{name}."), key.keys);
     }
+    for key in tables {
+        let path = format!("{path}.{}", key.name);
+        let _ = writeln!(text, "\n### `{path}`");
+        table(text, &path, key.keys);
+    }
+}
+
+/// As it is made of the heading `path.name`: letters, digits and `_` are left.
+fn anchor(path: &str, name: &str) -> String {
+    format!("{path}{name}").replace('.', "")
 }
 
 /// config/ws-keepalive.toml: every key, as a comment that shows its default or an example.

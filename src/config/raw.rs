@@ -100,7 +100,8 @@ section! {
 section! {
     /// The control socket.
     Control {
-        /// Its path, a relative one from the directory of this file. Default: `control.sock` in `$RUNTIME_DIRECTORY`; without that variable there is no socket.
+        /// Its path, a relative one from the directory of this file. Only the daemon's own user and root may speak to it (mode 0600).
+        /// Default: `control.sock` in `$RUNTIME_DIRECTORY`; without that variable there is no socket.
         socket: FilePath,
     }
 }
@@ -120,7 +121,7 @@ section! {
         max_connections: Count = 10000,
         /// A larger message ends its connection with Close 1009.
         max_message_size: Size = "16MiB",
-        /// From accepting a connection to the end of its upgrade.
+        /// How long a client may take from connecting to the end of its upgrade.
         handshake_timeout: Positive = "10s",
         /// How long a drain waits for the clients' Close.
         close_timeout: Positive = "10s",
@@ -176,7 +177,7 @@ macro_rules! target_section {
             /// A connection that brings no application message for this long is shown as stale (`ws_keepalive_stale`); it is not ended.
             /// Default: never.
             staleness: Positive,
-            /// Labels of the target's own in its metrics. Not target, address_index, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
+            /// Labels of the target's own in its metrics, as `{ region = "eu" }`. Not target, address_index, cause, phase, listener, le, url, protocol, nor names that begin with `__`.
             labels: Labels,
             /// Headers of the upgrade request: a string, or where to read the value at every dial:
             /// `{ file = "/path" }`, `{ env = "VARIABLE" }`, `{ credential = "name" }` (a file below `$CREDENTIALS_DIRECTORY`).
@@ -204,7 +205,9 @@ macro_rules! target_section {
             /// What keeps the connection alive, and what is spoken for it. The table is merged with that of `[defaults]` key by key
             /// if both mean the same `kind`, or one says none; of two kinds the target's table stands alone.
             heartbeat: Heartbeat,
-            /// How long to stay away before dialing again.
+            /// How long to stay away before dialing again: before dial n + 1 it is `min(max, initial * factor^n)`, of which a random share of
+            /// up to `jitter` is taken away; never under 100ms. n counts the failures in a row. After Close 1008, 3xxx and 4xxx, and after
+            /// 401 and 403, it is `max` at once; a longer `Retry-After` is obeyed, up to 5min.
             reconnect: Reconnect,
             /// TLS to a `wss` or `https` url.
             tls: Tls,
@@ -234,11 +237,12 @@ macro_rules! target_section {
             tcp_keepalive_count: Probes,
             /// How long sent bytes may stay unacknowledged until the kernel ends the connection (TCP_USER_TIMEOUT); at least 1ms. Default: that of the system.
             tcp_user_timeout: UserTimeout,
-            /// The whole dial.
+            /// The whole dial, redirects and all: after this long it has failed, with the name of the phase it was in. Each phase has a limit
+            /// of its own below.
             connect_timeout: Positive = "15s",
-            /// Resolving the host's name.
+            /// Looking up the host's name.
             dns_timeout: Positive = "5s",
-            /// Connecting TCP.
+            /// Connecting TCP, over all addresses of the name.
             tcp_timeout: Positive = "5s",
             /// Opening the proxy's tunnel.
             proxy_timeout: Positive = "5s",
@@ -248,9 +252,9 @@ macro_rules! target_section {
             upgrade_timeout: Positive = "5s",
             /// The hello of the heartbeat's protocol, until every subscription is confirmed.
             hello_timeout: Positive = "5s",
-            /// One write.
+            /// How long the peer may take no bytes before the connection is given up.
             write_timeout: Positive = "10s",
-            /// Waiting for the peer's Close.
+            /// How long our Close waits for the peer's, when a target is removed or replaced or the program stops.
             close_timeout: Positive = "10s",
             /// A larger message ends the connection with Close 1009.
             max_message_size: Size = "16MiB",
@@ -274,9 +278,9 @@ target_section! {
 target_section! {
     /// One connection to hold.
     Target {
-        /// The `target` label, unique. Default: the URL's host and path, without port.
+        /// The `target` label, unique. Default: the URL's host and path, without port; two targets that come to the same must be named.
         name: Name,
-        /// `ws://` or `wss://` host, port and path is a WebSocket, `http://` or `https://` an event stream (Server-Sent Events).
+        /// Required. `ws://` or `wss://` host, port and path is a WebSocket, `http://` or `https://` an event stream (Server-Sent Events).
         /// Userinfo in it becomes basic authentication. An IPv6 literal may have a zone:
         /// `ws://[fe80::1%25eth0]:9000/ws`. A unix socket is `unix:/run/app.sock`, or `unix:/run/app.sock:/request/path?query`.
         url: WsUrl,

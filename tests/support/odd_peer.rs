@@ -37,6 +37,8 @@ pub(crate) struct Manner {
     /// Pings the client this often.
     pub(crate) pings: Option<Duration>,
     pub(crate) on_close: OnClose,
+    /// Sends this Close after so many of the client's pings: how many, code, reason.
+    pub(crate) closes: Option<(usize, u16, &'static str)>,
     pub(crate) then: Then,
 }
 
@@ -47,6 +49,7 @@ impl Default for Manner {
             pongs: Pongs::Echo,
             pings: None,
             on_close: OnClose::Reply,
+            closes: None,
             then: Then::Stay,
         }
     }
@@ -257,6 +260,7 @@ impl Connection {
 
     fn talk(&mut self, manner: Manner) {
         let mut next_ping = manner.pings.map(|every| (Instant::now() + every, every));
+        let mut pings = 0;
         let flood =
             matches!(manner.then, Then::Flood).then(|| Frame::Data(vec![0; 60_000]).bytes());
         loop {
@@ -266,12 +270,21 @@ impl Connection {
             while let Some(frame) = Frame::take(&mut self.buffer) {
                 self.note(Happened::Frame(frame.clone()));
                 match frame {
-                    Frame::Ping(data) => match manner.pongs {
-                        Pongs::Echo => self.write(&Frame::Pong(data).bytes()),
-                        Pongs::Own(own) => self.write(&Frame::Pong(own.into()).bytes()),
-                        Pongs::None => {}
-                        Pongs::Reset => return reset(&self.stream),
-                    },
+                    Frame::Ping(data) => {
+                        match manner.pongs {
+                            Pongs::Echo => self.write(&Frame::Pong(data).bytes()),
+                            Pongs::Own(own) => self.write(&Frame::Pong(own.into()).bytes()),
+                            Pongs::None => {}
+                            Pongs::Reset => return reset(&self.stream),
+                        }
+                        pings += 1;
+                        if let Some((after, code, reason)) = manner.closes
+                            && pings == after
+                        {
+                            let reason = reason.to_owned();
+                            self.write(&Frame::Close { code, reason }.bytes());
+                        }
+                    }
                     Frame::Close { code, .. } => {
                         match manner.on_close {
                             OnClose::Ignore => continue,

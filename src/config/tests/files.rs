@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::config::heartbeat::Kind;
+use crate::config::read::Read;
 
 #[test]
 fn the_files_in_config_are_good() {
@@ -171,4 +172,116 @@ fn is_valid(
                 }
             })
         })
+}
+
+const PLAIN: &str = "url = \"ws://edge.example.com/ws\"";
+const SECURE: &str = "url = \"wss://edge.example.com/ws\"";
+const STREAM: &str = "url = \"http://edge.example.com/events\"";
+const OFFERING: &str = "url = \"ws://edge.example.com/ws\"\nsubprotocols = [\"v2\"]";
+const PROXIED: &str = "url = \"ws://edge.example.com/ws\"\nproxy = \"https://proxy.example.com\"";
+
+/// For each key of a target but its name and url: a target that can have it, and a value that is
+/// not the default.
+const CHANGED: &[(&str, &str, &str)] = &[
+    ("ping_interval", PLAIN, "\"7s\""),
+    ("pong_timeout", PLAIN, "\"7s\""),
+    ("max_retry_limit", PLAIN, "7"),
+    ("max_silence", STREAM, "\"7s\""),
+    ("staleness", PLAIN, "\"7s\""),
+    ("labels", PLAIN, "{ region = \"eu\" }"),
+    ("headers", PLAIN, "{ X-Key = \"x\" }"),
+    ("user_agent", PLAIN, "\"x\""),
+    ("origin", PLAIN, "\"https://example.com\""),
+    ("host_header", PLAIN, "\"example.com\""),
+    ("cookies", PLAIN, "{ session = \"x\" }"),
+    ("auth", PLAIN, "{ bearer = \"x\" }"),
+    ("subprotocols", PLAIN, "[\"v2\"]"),
+    ("require_subprotocol", OFFERING, "true"),
+    ("max_redirects", PLAIN, "7"),
+    ("on_open", PLAIN, "[\"x\"]"),
+    ("heartbeat", PLAIN, "{ kind = \"none\" }"),
+    ("reconnect", PLAIN, "{ initial = \"7s\" }"),
+    ("tls", SECURE, "{ min_version = \"1.3\" }"),
+    ("proxy", PLAIN, "\"http://proxy.example.com\""),
+    ("proxy_tls", PROXIED, "{ min_version = \"1.3\" }"),
+    ("ip_family", PLAIN, "\"v4\""),
+    ("resolve", PLAIN, "[\"127.0.0.1\"]"),
+    ("bind", PLAIN, "\"127.0.0.1\""),
+    ("fan_out", PLAIN, "true"),
+    ("fan_out_interval", PLAIN, "\"7s\""),
+    ("tcp_keepalive_idle", PLAIN, "\"7s\""),
+    ("tcp_keepalive_interval", PLAIN, "\"7s\""),
+    ("tcp_keepalive_count", PLAIN, "7"),
+    ("tcp_user_timeout", PLAIN, "\"7s\""),
+    ("connect_timeout", PLAIN, "\"7s\""),
+    ("dns_timeout", PLAIN, "\"7s\""),
+    ("tcp_timeout", PLAIN, "\"7s\""),
+    ("proxy_timeout", PLAIN, "\"7s\""),
+    ("tls_timeout", PLAIN, "\"7s\""),
+    ("upgrade_timeout", PLAIN, "\"7s\""),
+    ("hello_timeout", PLAIN, "\"7s\""),
+    ("write_timeout", PLAIN, "\"7s\""),
+    ("close_timeout", PLAIN, "\"7s\""),
+    ("max_message_size", PLAIN, "7"),
+    ("max_line", STREAM, "7"),
+    ("max_event", STREAM, "7"),
+    ("path_idle_timeout", PLAIN, "\"7s\""),
+    ("rtt_buckets", PLAIN, "[\"7s\"]"),
+];
+
+#[test]
+fn the_keys_whose_change_replaces_a_connection_are_those_of_the_documentation() {
+    let reference = docs::reference();
+    let rest = reference.split_once("makes it anew: ").unwrap().1;
+    let listed = rest.split(';').next().unwrap();
+    let mut documented: Vec<&str> = listed.split('`').skip(1).step_by(2).collect();
+    let target = |keys: &str| {
+        let loaded = Files::new(&format!("[[target]]\nname = \"edge\"\n{keys}\n")).load();
+        let loaded = loaded.unwrap_or_else(|report| panic!("{keys}: {report}"));
+        loaded.config.targets[0].clone()
+    };
+    let mut replacing = Vec::new();
+    if !target(PLAIN).same_connection(&target(SECURE)) {
+        replacing.push("url");
+    }
+    let keys = raw::Target::KEYS.iter().map(|key| key.name);
+    for key in keys.filter(|key| !["name", "url"].contains(key)) {
+        let changed = CHANGED.iter().find(|(name, ..)| *name == key);
+        let (_, before, value) = changed.unwrap_or_else(|| panic!("{key}: give it a value above"));
+        let after = format!("{before}\n{key} = {value}");
+        if !target(before).same_connection(&target(&after)) {
+            replacing.push(key);
+        }
+    }
+    documented.sort_unstable();
+    replacing.sort_unstable();
+    assert_eq!(replacing, documented);
+}
+
+#[test]
+fn a_newer_file_s_keys_are_refused_in_the_words_of_the_upgrade_notes() {
+    let notes = std::fs::read_to_string(repository("docs/upgrade.md")).unwrap();
+    let block = |language: &str, near: &str| {
+        let fence = format!("```{language}\n");
+        let blocks = notes.split(&fence).skip(1);
+        let blocks = blocks.map(|rest| rest.split("```").next().unwrap());
+        let mut matching = blocks.filter(|text| text.contains(near));
+        matching
+            .next()
+            .unwrap_or_else(|| panic!("no block with {near}"))
+            .to_owned()
+    };
+    let report = Files::new(&block("toml", "sparkle")).load().unwrap_err();
+    let said = report.to_string();
+    let said: Vec<&str> = said.lines().collect();
+    let quoted = block("", "twinkle");
+    let quoted: Vec<&str> = quoted.lines().collect();
+    assert_eq!(said.len(), quoted.len(), "{said:?}");
+    for (said, quoted) in std::iter::zip(said, quoted) {
+        // Only the beginning of a long list is quoted.
+        let beginning = quoted.trim_end_matches("..");
+        let place = beginning.split_once(':').unwrap().1;
+        let said = said.split_once(".toml:").unwrap().1;
+        assert!(said.starts_with(place), "{said}\nnot: {place}");
+    }
 }
