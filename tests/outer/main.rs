@@ -19,6 +19,7 @@ mod prometheus;
 mod proxies;
 mod reload_files;
 mod reload_thousand;
+mod rules;
 mod secrets;
 mod shutdown;
 mod sse;

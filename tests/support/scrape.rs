@@ -27,6 +27,11 @@ impl Scrape {
         Self { text, series }
     }
 
+    /// Every series.
+    pub(crate) fn all(&self) -> &[Series] {
+        &self.series
+    }
+
     /// The series called `name` that carry all of `labels`.
     pub(crate) fn find<'a>(
         &'a self,
