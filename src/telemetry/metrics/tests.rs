@@ -309,6 +309,57 @@ fn the_kernel_s_numbers_of_this_process_are_there_and_no_others() {
 }
 
 #[test]
+fn a_target_has_as_many_series_as_the_sizing_notes_say() {
+    let registry = Registry::new();
+    let ms = |n| Some(Duration::from_millis(n));
+    let not_after = Some(UNIX_EPOCH + Duration::from_secs(1_800_000_000));
+    let up = |with_tls: bool| {
+        let tls = with_tls.then_some(TlsFacts {
+            version: "TLSv1.3",
+            cipher: "TLS13_AES_256_GCM_SHA384",
+            not_after,
+        });
+        Event::Established(Box::new(Established {
+            at: UNIX_EPOCH,
+            times: [ms(1), ms(2), None, ms(3).filter(|_| with_tls), ms(4), None],
+            local: None,
+            peer: None,
+            facts: Some(Arc::new(Facts {
+                tls,
+                ..Facts::default()
+            })),
+            recovered: None,
+            attempts: 1,
+        }))
+    };
+    let delay = Duration::from_secs(1);
+    let mut guards = Vec::new();
+    for (name, with_tls) in [("ws", false), ("wss", true)] {
+        let guard = target(&registry, name, &[]);
+        apply(&guard, &[up(with_tls), pong(1_500)]);
+        guards.push(guard);
+    }
+    for (name, with_tls) in [("http", false), ("https", true)] {
+        let identity = Identity {
+            protocol: Protocol::Sse,
+            server_beats: true,
+            ..plain(name, &[])
+        };
+        let guard = registry.target(Arc::new(identity), &Buckets::default());
+        apply(&guard, &[up(with_tls), Event::FirstEvent { delay }]);
+        guards.push(guard);
+    }
+    let text = scrape(&registry).expect("a scrape");
+    let notes = include_str!("../../../docs/sizing.md");
+    for name in ["ws", "wss", "http", "https"] {
+        let label = format!("target=\"{name}\"");
+        let series = text.lines().filter(|line| line.contains(&label)).count();
+        let row = format!("| `{name}` | {series} |");
+        assert!(notes.contains(&row), "{row} is not in docs/sizing.md");
+    }
+}
+
+#[test]
 fn more_targets_than_the_sdk_s_default_limit_all_have_their_own_series() {
     const TARGETS: usize = 2_500;
     let registry = Registry::new();
