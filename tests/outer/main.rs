@@ -26,6 +26,7 @@ mod sse;
 mod stall;
 mod support_works;
 mod systemd;
+mod systemd_booted;
 mod systemd_journal;
 mod systemd_sockets;
 mod systemd_units;
