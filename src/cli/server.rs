@@ -14,7 +14,9 @@ use super::values::{parse_address, parse_listen};
 use super::{USAGE, complain_of};
 use crate::app;
 use crate::config::faults::switches_in_words;
-use crate::config::{FaultSwitches, Listen, LogFormat, LogLevel, Server, ServerTls, judge};
+use crate::config::{
+    FaultSwitches, Listen, LogFormat, LogLevel, SecretSource, Server, ServerTls, judge,
+};
 use crate::os;
 use crate::server::listener::Listener;
 use crate::server::tls::TlsFiles;
@@ -115,7 +117,10 @@ impl ServerArgs {
     /// clap asks for both files or neither.
     fn tls(&self) -> Option<ServerTls> {
         let (cert, key) = self.tls_cert.clone().zip(self.tls_key.clone())?;
-        Some(ServerTls { cert, key })
+        Some(ServerTls::new(
+            SecretSource::File(cert),
+            SecretSource::File(key),
+        ))
     }
 }
 

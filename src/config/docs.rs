@@ -128,9 +128,7 @@ fn entries(text: &mut String, prefix: &str, keys: &[Key]) {
         let name = format!("{prefix}{}", key.name);
         comment(text, key.doc);
         if key.keys.is_empty() {
-            let value = key
-                .default()
-                .unwrap_or_else(|| example(key.name).to_owned());
+            let value = key.default().unwrap_or_else(|| example(&name).to_owned());
             let _ = writeln!(text, "#{name} = {value}");
         } else {
             entries(text, &format!("{name}."), key.keys);
@@ -139,8 +137,20 @@ fn entries(text: &mut String, prefix: &str, keys: &[Key]) {
 }
 
 /// A value for a key that has no default to show.
-fn example(key: &str) -> &'static str {
+fn example(name: &str) -> &'static str {
+    let key = name.rsplit('.').next().unwrap_or(name);
     match key {
+        "socket_mode" => "\"0660\"",
+        "cert_file" => "\"/etc/ws-keepalive/metrics.pem\"",
+        "key_file" => "\"/etc/ws-keepalive/metrics.key\"",
+        "client_auth_type" => "\"RequireAndVerifyClientCert\"",
+        "client_ca_file" => "\"/etc/ws-keepalive/scrapers-ca.pem\"",
+        "client_allowed_sans" => "[\"prometheus.example.com\"]",
+        "cipher_suites" => "[\"TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256\"]",
+        "basic_auth_users" => "{ prometheus = { file = \"/etc/ws-keepalive/metrics.bcrypt\" } }",
+        "headers" if name.starts_with("http_server_config") => {
+            "{ X-Content-Type-Options = \"nosniff\" }"
+        }
         "socket" => "\"/run/ws-keepalive/control.sock\"",
         "pong_timeout" => "\"20s\"",
         "labels" => "{ region = \"ap-northeast-1\" }",

@@ -8,6 +8,7 @@ mod proxy;
 mod request;
 mod source;
 mod tls;
+mod web;
 
 use std::borrow::Cow;
 use std::path::PathBuf;
@@ -32,6 +33,7 @@ pub(super) use request::{HeaderTable, Subprotocols};
 pub(super) use request::{header_name, header_value, subprotocols};
 pub(super) use source::{Pem, Sourced, Use};
 pub(super) use tls::TlsName;
+pub(super) use web::{AnswerHeaders, CipherSuites, FileMode, UserTable, WebTlsVersion};
 
 use super::duration::{format_duration, is_bare_number, parse_duration, parse_size};
 use super::read::{Read, Reader, integer, nearest};

@@ -24,7 +24,7 @@ mod resolve;
 pub(crate) mod schema;
 mod secret;
 mod secret_source;
-mod server_tls;
+pub(crate) mod server_tls;
 #[cfg(test)]
 mod tests;
 pub(crate) mod tls;
@@ -138,6 +138,22 @@ pub(crate) struct Metrics {
     pub(crate) listen: Vec<Listen>,
     /// Whether `POST /-/reload` is answered. Default false.
     pub(crate) reload: bool,
+    /// Mode of the files of unix sockets; `None`: what the umask leaves.
+    pub(crate) socket_mode: Option<u32>,
+    pub(crate) access: Access,
+}
+
+/// Who may ask the metrics listener, and how it is spoken to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct Access {
+    /// Without it HTTP is served, with it HTTPS.
+    pub(crate) tls: Option<ServerTls>,
+    /// Added to every answer.
+    pub(crate) headers: Vec<(http::HeaderName, http::HeaderValue)>,
+    /// By name the bcrypt hash of the password; empty: nobody is asked for one.
+    pub(crate) users: Vec<(Box<str>, Secret<Box<str>>)>,
+    /// Whether `/healthz` and `/readyz` are answered without a password. Default false.
+    pub(crate) probes_without_auth: bool,
 }
 
 /// Where a listener listens.
@@ -172,13 +188,95 @@ pub(crate) struct Server {
     pub(crate) faults: FaultSwitches,
 }
 
-/// TLS of a listener. Identity is the paths; the files are read again when they change.
+/// TLS of a listener. Identity is the references; the files are read again when they change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ServerTls {
     /// PEM: our certificate, followed by its intermediates.
-    pub(crate) cert: PathBuf,
+    pub(crate) cert: SecretSource,
     /// PEM: its private key.
-    pub(crate) key: PathBuf,
+    pub(crate) key: SecretSource,
+    pub(crate) client_auth: ClientAuth,
+    /// PEM: whose clients' certificates are taken; there is one if they are verified.
+    pub(crate) client_ca: Option<SecretSource>,
+    /// A client's certificate must have one of these names; empty: any.
+    pub(crate) client_allowed_sans: Vec<Box<str>>,
+    /// Default 1.2; never above `max_version`.
+    pub(crate) min_version: TlsVersion,
+    /// Default 1.3.
+    pub(crate) max_version: TlsVersion,
+    /// Those that are spoken, of each version of which one is named; empty: all.
+    pub(crate) cipher_suites: Vec<rustls::CipherSuite>,
+    /// Whether our order counts and not the client's. Default false.
+    pub(crate) prefer_own_suites: bool,
+}
+
+impl ServerTls {
+    /// With a certificate and its key, and everything else as it usually is.
+    pub(crate) fn new(cert: SecretSource, key: SecretSource) -> Self {
+        Self {
+            cert,
+            key,
+            client_auth: ClientAuth::default(),
+            client_ca: None,
+            client_allowed_sans: Vec::new(),
+            min_version: TlsVersion::V1_2,
+            max_version: TlsVersion::V1_3,
+            cipher_suites: Vec::new(),
+            prefer_own_suites: false,
+        }
+    }
+}
+
+/// What a TLS client has to show. The names are those of Go's crypto/tls.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum ClientAuth {
+    /// It is not asked.
+    #[default]
+    NoClientCert,
+    /// It is asked; anything will do, and nothing too.
+    RequestClientCert,
+    /// Any certificate.
+    RequireAnyClientCert,
+    /// Nothing, or a certificate of our CA.
+    VerifyClientCertIfGiven,
+    /// A certificate of our CA.
+    RequireAndVerifyClientCert,
+}
+
+impl ClientAuth {
+    pub(crate) const ALL: [Self; 5] = [
+        Self::NoClientCert,
+        Self::RequestClientCert,
+        Self::RequireAnyClientCert,
+        Self::VerifyClientCertIfGiven,
+        Self::RequireAndVerifyClientCert,
+    ];
+
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::NoClientCert => "NoClientCert",
+            Self::RequestClientCert => "RequestClientCert",
+            Self::RequireAnyClientCert => "RequireAnyClientCert",
+            Self::VerifyClientCertIfGiven => "VerifyClientCertIfGiven",
+            Self::RequireAndVerifyClientCert => "RequireAndVerifyClientCert",
+        }
+    }
+
+    /// Whether a client without a certificate is turned away.
+    pub(crate) fn requires(self) -> bool {
+        matches!(
+            self,
+            Self::RequireAnyClientCert | Self::RequireAndVerifyClientCert
+        )
+    }
+
+    /// Whether a certificate has to be of our CA.
+    pub(crate) fn verifies(self) -> bool {
+        matches!(
+            self,
+            Self::VerifyClientCertIfGiven | Self::RequireAndVerifyClientCert
+        )
+    }
 }
 
 /// `[dial]`: how hard the network is hit when many targets dial at once.

@@ -138,6 +138,9 @@ impl Table<'_> {
             } else if key.name == "proxy_tls" && !self.has(path) {
                 // Written out it would be a table, which inherits nothing.
                 let _ = writeln!(self.text, "# proxy_tls is not set: trusts as tls does");
+            } else if key.name == "tls_server_config" && !self.has(path) {
+                // Written out it would be a table, which serves TLS.
+                let _ = writeln!(self.text, "# tls_server_config is not set: HTTP is served");
             } else if !key.keys.is_empty() {
                 self.keys(key.keys, path);
             } else {
@@ -301,7 +304,7 @@ fn shown(value: &Value, path: &[Step]) -> String {
             let count = value.as_array().map_or(1, <[Value]>::len);
             format!("[{}]", vec![MASK; count].join(", "))
         }
-        "headers" | "cookies" => secret(value),
+        "headers" | "cookies" | "basic_auth_users" => secret(value),
         "heartbeat" => match path.last() {
             Some(Step::Key(key)) => of_heartbeat(key, value),
             Some(Step::Index(_)) | None => MASK.to_owned(),

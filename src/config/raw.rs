@@ -8,14 +8,15 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::heartbeat::Kind;
 use super::layer::Step;
 use super::leaf::{
-    Addresses, AuthChoice, BindTo, BucketBounds, Channels, CookieTable, Count, Destinations,
-    Expectation, Factor, FaultSetting, FilePath, HeaderTable, HeaderText, Interval, JsonObject,
-    JsonParams, KeepaliveTime, Labels, Line, ListenAddress, Login, LookupInterval, Name, Namespace,
-    Passcode, Pem, Positive, Probes, ProxySetting, Redirects, Retries, Share, Size, Subprotocols,
-    Template, Text, TlsName, Topics, UserTimeout, WsUrl,
+    Addresses, AnswerHeaders, AuthChoice, BindTo, BucketBounds, Channels, CipherSuites,
+    CookieTable, Count, Destinations, Expectation, Factor, FaultSetting, FileMode, FilePath,
+    HeaderTable, HeaderText, Interval, JsonObject, JsonParams, KeepaliveTime, Labels, Line,
+    ListenAddress, Login, LookupInterval, Name, Namespace, Passcode, Pem, Positive, Probes,
+    ProxySetting, Redirects, Retries, Share, Size, Subprotocols, Template, Text, TlsName, Topics,
+    UserTable, UserTimeout, WebTlsVersion, WsUrl,
 };
 use super::read::{Key, Read, Reader, section};
-use super::{IpFamily, LogFormat, LogLevel, Secret, TlsVersion};
+use super::{ClientAuth, IpFamily, LogFormat, LogLevel, Secret, TlsVersion};
 use crate::dialect::mqtt;
 
 section! {
@@ -94,6 +95,54 @@ section! {
         enabled: bool = true,
         /// Whether `POST /-/reload` is answered.
         reload: bool = false,
+        /// Mode of the files of unix sockets: `"0660"`. Default: what the umask leaves.
+        socket_mode: FileMode,
+        /// Serve HTTPS instead of HTTP, on every address. This and the keys below are those of the web configuration that
+        /// Prometheus' exporters share.
+        tls_server_config: WebTls,
+        /// How HTTP is spoken.
+        http_server_config: WebHttp,
+        /// Who may ask, for everything that is served: names, and bcrypt hashes of passwords (`htpasswd -nBC 10 NAME`), of cost
+        /// 16 at most. A hash is a string, or where to read it whenever this file is read: `{ file = "/path" }`,
+        /// `{ env = "VARIABLE" }`, `{ credential = "name" }`. Default: nobody is asked.
+        basic_auth_users: UserTable,
+        /// Whether `/healthz` and `/readyz` are answered without a password, for probes that have none.
+        probes_without_auth: bool = false,
+    }
+}
+
+section! {
+    /// TLS of the metrics listener. A value that says where PEM is kept is a path, or one of `{ file = "/path" }`,
+    /// `{ env = "VARIABLE" }` and `{ credential = "name" }`. The files are read again when they change.
+    WebTls {
+        /// PEM: the certificate, followed by its intermediates. A relative path is one from the directory of this file.
+        cert_file: Pem,
+        /// PEM: the private key of the certificate.
+        key_file: Pem,
+        /// What a client has to show: `NoClientCert`, `RequestClientCert` and `RequireAnyClientCert` verify nobody,
+        /// `VerifyClientCertIfGiven` and `RequireAndVerifyClientCert` need `client_ca_file`. Default: `NoClientCert`.
+        client_auth_type: ClientAuth,
+        /// PEM: the CA whose clients' certificates are taken.
+        client_ca_file: Pem,
+        /// Names of which a client's certificate must have one: DNS names, addresses, e-mail addresses, URIs. Default: any will do.
+        client_allowed_sans: Vec<Name>,
+        /// `TLS12` or `TLS13`.
+        min_version: WebTlsVersion = "TLS12",
+        /// `TLS12` or `TLS13`.
+        max_version: WebTlsVersion = "TLS13",
+        /// The cipher suites that are spoken, by their IANA names; of a version of which none is named all are. Default: all there are, which are good.
+        cipher_suites: CipherSuites,
+        /// Whether the order of our cipher suites counts and not that of the client's.
+        prefer_server_cipher_suites: bool = true,
+    }
+}
+
+section! {
+    /// How HTTP is spoken.
+    WebHttp {
+        /// Headers of every answer; only Strict-Transport-Security, X-Content-Type-Options, X-Frame-Options,
+        /// Content-Security-Policy and X-XSS-Protection.
+        headers: AnswerHeaders,
     }
 }
 
@@ -136,10 +185,11 @@ section! {
 section! {
     /// TLS of the embedded listener. The files are read again when they change.
     ServerTls {
-        /// PEM file: the certificate, followed by its intermediates. A relative path is one from the directory of this file.
-        cert: FilePath,
-        /// PEM file: the private key of the certificate.
-        key: FilePath,
+        /// PEM: the certificate, followed by its intermediates: a path, `{ env = "VARIABLE" }` or `{ credential = "name" }`.
+        /// A relative path is one from the directory of this file.
+        cert: Pem,
+        /// PEM: the private key of the certificate.
+        key: Pem,
     }
 }
 

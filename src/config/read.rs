@@ -233,6 +233,11 @@ impl<'a> Reader<'a> {
         if FUTURE.contains(&name) {
             return self.key_mistake("not in this version yet; remove the key");
         }
+        let of_metrics = self.path.first() == Some(&"metrics".into());
+        let elsewhere = ELSEWHERE.iter().find(|(key, _)| *key == name);
+        if let Some((_, why)) = elsewhere.filter(|_| of_metrics) {
+            return self.key_mistake(*why);
+        }
         let names = keys.iter().map(|key| key.name);
         let hint = match nearest(name, names.clone()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -244,6 +249,36 @@ impl<'a> Reader<'a> {
 
 /// Keys later versions have.
 const FUTURE: [&str; 1] = ["otlp"];
+
+/// Keys of the web configuration that Prometheus' exporters share and that are not ours, and why.
+const ELSEWHERE: [(&str, &str); 6] = [
+    (
+        "cert",
+        "is PEM in this file, which is not taken; write `cert_file`",
+    ),
+    (
+        "key",
+        "is PEM in this file, which is not taken; write `key_file`",
+    ),
+    (
+        "client_ca",
+        "is PEM in this file, which is not taken; write `client_ca_file`",
+    ),
+    (
+        "curve_preferences",
+        "is not to be chosen: X25519MLKEM768, X25519, P-256 and P-384 are spoken; remove the key",
+    ),
+    (
+        "http2",
+        "is not to be chosen: HTTP/1.1 alone is spoken, which Prometheus speaks as well; remove the \
+         key",
+    ),
+    (
+        "rate_limit",
+        "is not to be chosen: connections, time and memory are bounded, requests are not counted; \
+         remove the key",
+    ),
+];
 
 /// The one of `names` that `name` was probably meant to be.
 pub(super) fn nearest<'a>(name: &str, names: impl Iterator<Item = &'a str>) -> Option<&'a str> {

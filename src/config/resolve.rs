@@ -3,6 +3,7 @@
 
 mod connection;
 mod heartbeat;
+mod metrics;
 mod warnings;
 
 use std::collections::{HashMap, HashSet};
@@ -26,8 +27,8 @@ use super::raw;
 use super::read::{Field, Read, Reader};
 use super::server_tls::{beside_file, server_tls};
 use super::{
-    Config, ConnectionOptions, DialLimits, Listen, Log, Metrics, Policy, ProxyChoice, ProxyServer,
-    SecretSource, Server, Target, Timeouts, TlsOptions,
+    Config, ConnectionOptions, DialLimits, Log, Policy, ProxyChoice, ProxyServer, SecretSource,
+    Server, Target, Timeouts, TlsOptions,
 };
 use crate::dialect::sse;
 use crate::proto::backoff::BackoffPolicy;
@@ -45,8 +46,10 @@ pub(super) fn resolve(
     warnings: &mut Vec<String>,
 ) -> Config {
     let section = |name| layers.merged().get(name);
-    let server =
-        section("server").map(|value| server(&read_section(Some(value)), layers, mistakes));
+    let server = section("server")
+        .map(|value| server(&read_section(Some(value)), layers, variable, mistakes));
+    let metrics = read_section(section("metrics"));
+    let metrics = metrics::metrics(&metrics, layers, variable, mistakes, warnings);
     let targets = Resolver {
         layers,
         variable,
@@ -61,7 +64,7 @@ pub(super) fn resolve(
     .targets(warnings);
     Config {
         log: log(&read_section(section("log"))),
-        metrics: metrics(&read_section(section("metrics"))),
+        metrics,
         control: control(&read_section(section("control")), layers, variable),
         server,
         dial: dial(&read_section(section("dial"))),
@@ -82,15 +85,6 @@ fn log(raw: &raw::Log) -> Log {
     }
 }
 
-fn metrics(raw: &raw::Metrics) -> Metrics {
-    let default = || vec![Listen::Tcp(([0, 0, 0, 0], 8080).into())];
-    Metrics {
-        enabled: raw.enabled.get().copied().unwrap_or(true),
-        listen: raw.listen.get().map_or_else(default, |l| l.0.clone()),
-        reload: raw.reload.get().copied().unwrap_or(false),
-    }
-}
-
 fn control(raw: &raw::Control, layers: &Layers<'_>, variable: Variable<'_>) -> Option<PathBuf> {
     if let Field::Set(path, tag) = &raw.socket {
         return Some(beside_file(path, *tag, layers));
@@ -101,7 +95,12 @@ fn control(raw: &raw::Control, layers: &Layers<'_>, variable: Variable<'_>) -> O
     (!first.as_os_str().is_empty()).then(|| first.join("control.sock"))
 }
 
-fn server(raw: &raw::Server, layers: &Layers<'_>, mistakes: &mut Vec<Mistake>) -> Server {
+fn server(
+    raw: &raw::Server,
+    layers: &Layers<'_>,
+    variable: Variable<'_>,
+    mistakes: &mut Vec<Mistake>,
+) -> Server {
     let ping_interval = raw
         .ping_interval
         .get()
@@ -119,7 +118,7 @@ fn server(raw: &raw::Server, layers: &Layers<'_>, mistakes: &mut Vec<Mistake>) -
         max_message_size: raw.max_message_size.get().map_or(16 << 20, |s| s.0),
         handshake_timeout: or(&raw.handshake_timeout, Duration::from_secs(10)),
         close_timeout: or(&raw.close_timeout, Duration::from_secs(10)),
-        tls: server_tls(&raw.tls, layers, mistakes),
+        tls: server_tls(&raw.tls, layers, variable, mistakes),
         faults: raw.faults.get().map(|f| f.0.clone()).unwrap_or_default(),
     }
 }

@@ -67,7 +67,7 @@ impl SecretSource {
     }
 
     /// The file it is in.
-    pub(super) fn path(
+    pub(crate) fn path(
         &self,
         variable: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<PathBuf, String> {

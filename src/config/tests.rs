@@ -87,6 +87,10 @@ impl Secrets {
             ("ca.pem", cert.pem()),
             ("client.pem", cert.pem()),
             ("client.key", signing_key.serialize_pem()),
+            ("metrics.pem", cert.pem()),
+            ("metrics.key", signing_key.serialize_pem()),
+            ("scrapers-ca.pem", cert.pem()),
+            ("metrics.bcrypt", format!("{HASH}\n")),
         ] {
             std::fs::write(directory.path().join(name), text).unwrap();
         }
@@ -151,6 +155,9 @@ fn every_bad_file_is_told_what_is_wrong_with_it() {
     assert!(count >= 13, "only {count} files found");
 }
 
+/// Of `secret`, at the lowest cost.
+const HASH: &str = "$2y$04$eSyaLnhI4SmGfixUgyQd8ew6VhrrqX5cXQPtjm.g9tFI3Tr9bGY8K";
+
 #[test]
 fn a_full_file_is_resolved_key_by_key() {
     let loaded = load_in(
@@ -169,7 +176,17 @@ fn a_full_file_is_resolved_key_by_key() {
                 Listen::Tcp("127.0.0.1:8080".parse().unwrap()),
                 Listen::Unix("/run/x.sock".into())
             ],
-            reload: true
+            reload: true,
+            socket_mode: Some(0o660),
+            access: Access {
+                headers: vec![(
+                    http::header::X_FRAME_OPTIONS,
+                    http::HeaderValue::from_static("deny")
+                )],
+                users: vec![("prometheus".into(), Secret::new(HASH.into()))],
+                probes_without_auth: true,
+                ..Access::default()
+            },
         }
     );
     assert_eq!(
@@ -179,8 +196,8 @@ fn a_full_file_is_resolved_key_by_key() {
     let server = config.server.unwrap();
     assert_eq!(server.listen, "[::1]:9000".parse().unwrap());
     let tls = server.tls.unwrap();
-    assert_eq!(tls.cert, repository("tests/config/good/tls/cert.pem"));
-    assert_eq!(tls.key, repository("tests/config/good/tls/key.pem"));
+    let file = |name: &str| SecretSource::File(repository("tests/config/good/tls").join(name));
+    assert_eq!((tls.cert, tls.key), (file("cert.pem"), file("key.pem")));
     assert_eq!(
         (&*server.name, server.pong_timeout),
         ("edge", Duration::from_secs(2))

@@ -89,7 +89,7 @@ impl TlsOptions {
 }
 
 /// The certificates of a CA file, each fit to be trusted.
-fn trusted(name: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
+pub(super) fn trusted(name: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, String> {
     let certificates = certificates(name, bytes)?;
     let mut roots = RootCertStore::empty();
     for (index, certificate) in certificates.iter().enumerate() {
@@ -118,7 +118,7 @@ fn certificates(name: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>
 }
 
 /// A certificate and its key, each by the name of its file.
-fn identity(
+pub(super) fn identity(
     (cert_name, cert): (String, Vec<u8>),
     (key_name, key): (String, Vec<u8>),
 ) -> Result<CertifiedKey, BadMaterial> {

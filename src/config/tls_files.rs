@@ -19,19 +19,37 @@ pub(crate) fn book(options: &Arc<TlsOptions>, good: bool) {
     }
 }
 
-/// Whether the embedded server's files were bad when they were last read.
-static SERVER_BAD: AtomicBool = AtomicBool::new(false);
+/// Whether the files of each listener were good when they were last read. Those nobody serves by
+/// any more are dropped.
+static LISTENERS: Mutex<Vec<Weak<AtomicBool>>> = Mutex::new(Vec::new());
 
-/// Books how the certificate files of the embedded server were when they were read just now.
-pub(crate) fn book_server(good: bool) {
-    SERVER_BAD.store(!good, Relaxed);
+/// Whether one listener's files were good when they were last read; for as long as it lives.
+#[derive(Debug)]
+pub(crate) struct ListenerFiles(Arc<AtomicBool>);
+
+impl ListenerFiles {
+    /// Of files that were good just now.
+    pub(crate) fn good() -> Self {
+        let good = Arc::new(AtomicBool::new(true));
+        let mut all = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&good));
+        Self(good)
+    }
+
+    /// Books how they were when they were read just now.
+    pub(crate) fn book(&self, good: bool) {
+        self.0.store(good, Relaxed);
+    }
 }
 
 /// Whether every TLS file in use was good when it was last read.
 pub(crate) fn files_are_good() -> bool {
     let mut bad = BAD.lock().unwrap_or_else(PoisonError::into_inner);
     bad.retain(|options| options.strong_count() > 0);
-    bad.is_empty() && !SERVER_BAD.load(Relaxed)
+    let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut listeners = listeners.iter().filter_map(Weak::upgrade);
+    bad.is_empty() && listeners.all(|good| good.load(Relaxed))
 }
 
 /// For tests, which share the process with others.

@@ -1,16 +1,24 @@
-//! TLS of a listener: a certificate and its key from files that are replaced while it serves.
+//! TLS of a listener: a certificate and its key from files that are replaced while it serves, and
+//! what is asked of its clients.
 
+mod clients;
+
+use std::env;
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::{self, ServerConfig};
+use tokio_rustls::rustls::crypto::CryptoProvider;
+use tokio_rustls::rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES;
+use tokio_rustls::rustls::server::NoServerSessionStorage;
+use tokio_rustls::rustls::sign::SingleCertAndKey;
+use tokio_rustls::rustls::version::{TLS12, TLS13};
+use tokio_rustls::rustls::{ServerConfig, SupportedCipherSuite, SupportedProtocolVersion};
 
 use crate::config::tls::CRYPTO;
-use crate::config::{SecretSource, ServerTls, tls_files};
+use crate::config::tls_files::ListenerFiles;
+use crate::config::{ClientAuth, ServerTls, TlsVersion};
+use clients::Clients;
 
 /// How often the files are looked at, at most: a client that dials in a loop must not make us read
 /// in one.
@@ -21,6 +29,7 @@ const LOOK_EVERY: Duration = Duration::from_secs(1);
 pub(crate) struct TlsFiles {
     files: ServerTls,
     held: Mutex<Held>,
+    standing: ListenerFiles,
 }
 
 #[derive(Debug)]
@@ -28,7 +37,7 @@ struct Held {
     /// The last that was good.
     config: Arc<ServerConfig>,
     /// The files as they were when they were last read, whatever came of it.
-    stamps: [Option<Stamp>; 2],
+    stamps: Vec<Option<Stamp>>,
     looked: Instant,
     looking: bool,
 }
@@ -51,11 +60,10 @@ enum Look {
 }
 
 impl TlsFiles {
-    /// Reads both files. The error is one line that names the file.
+    /// Reads the files. The error is one line that names the file.
     pub(crate) fn load(files: &ServerTls) -> Result<Self, String> {
         let stamps = stamps(files);
         let config = Arc::new(read(files)?);
-        tls_files::book_server(true);
         // A thread gathers its first random bytes for tens of milliseconds: not while the first
         // client waits.
         if CRYPTO.secure_random.fill(&mut [0; 1]).is_err() {
@@ -69,6 +77,7 @@ impl TlsFiles {
                 looked: Instant::now(),
                 looking: false,
             }),
+            standing: ListenerFiles::good(),
         })
     }
 
@@ -113,7 +122,7 @@ impl TlsFiles {
             return Look::Same;
         }
         let read = read(&self.files);
-        tls_files::book_server(read.is_ok());
+        self.standing.book(read.is_ok());
         let mut held = self.held();
         held.stamps = stamps;
         held.looking = false;
@@ -132,60 +141,77 @@ impl TlsFiles {
 }
 
 /// Taken before the files are read: what changes meanwhile is seen at the next look.
-fn stamps(files: &ServerTls) -> [Option<Stamp>; 2] {
-    [&files.cert, &files.key].map(|path| {
+fn stamps(files: &ServerTls) -> Vec<Option<Stamp>> {
+    let stamps = files.sources().map(|source| {
+        // What is in no file does not change.
+        let path = source.path(&|name| env::var_os(name)).ok()?;
         let metadata = std::fs::metadata(path).ok()?;
         Some(Stamp {
             inode: (metadata.dev(), metadata.ino()),
             len: metadata.len(),
             modified: (metadata.mtime(), metadata.mtime_nsec()),
         })
-    })
+    });
+    stamps.collect()
 }
 
 fn read(files: &ServerTls) -> Result<ServerConfig, String> {
-    let (cert, key) = (files.cert.display(), files.key.display());
-    let chain = CertificateDer::pem_slice_iter(&bytes(&files.cert)?)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|why| format!("{cert} holds a certificate that is not PEM: {why}"))?;
-    if chain.is_empty() {
-        return Err(format!(
-            "{cert} holds no certificate: expected PEM, -----BEGIN CERTIFICATE-----"
-        ));
+    let material = files.read(&|name| env::var_os(name));
+    let material = material.map_err(|(_, words)| words)?;
+    let failed = |error| format!("TLS cannot be set up: {error}");
+    let builder = ServerConfig::builder_with_provider(provider(files))
+        .with_protocol_versions(versions(files))
+        .map_err(failed)?;
+    let builder = match files.client_auth {
+        ClientAuth::NoClientCert => builder.with_no_client_auth(),
+        _ => {
+            let clients = Clients::new(files, material.client_ca)?;
+            builder.with_client_cert_verifier(Arc::new(clients))
+        }
+    };
+    let identity = SingleCertAndKey::from(material.identity);
+    let mut config = builder.with_cert_resolver(Arc::new(identity));
+    config.ignore_client_order = files.prefer_own_suites;
+    if files.client_auth != ClientAuth::NoClientCert {
+        // The certificate of a session that is resumed is not looked at again: one that ended
+        // since, or whose CA is no longer trusted, would be let in.
+        config.session_storage = Arc::new(NoServerSessionStorage {});
+        config.send_tls13_tickets = 0;
     }
-    let pem = bytes(&files.key)?;
-    // Why is left out: of this file no text is shown.
-    let private = PrivateKeyDer::from_pem_slice(&pem).map_err(|_| {
-        let hint = match has(&pem, b"-----BEGIN ENCRYPTED PRIVATE KEY-----") {
-            true => "it is encrypted; decrypt it with `openssl pkey`",
-            false => "expected PEM, -----BEGIN PRIVATE KEY-----",
-        };
-        format!("{key} holds no private key that can be read: {hint}")
-    })?;
-    let provider = CRYPTO.clone();
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| format!("TLS cannot be set up: {error}"))?
-        .with_no_client_auth()
-        .with_single_cert(chain, private)
-        .map_err(|error| match error {
-            rustls::Error::InconsistentKeys(_) => {
-                format!("the key in {key} is not that of the certificate in {cert}")
-            }
-            error => format!("{cert} and {key} cannot be used: {error}"),
-        })?;
-    // The upgrade is HTTP/1.1's.
+    // The upgrade is HTTP/1.1's, and operators are not answered by another.
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }
 
-fn bytes(path: &Path) -> Result<Vec<u8>, String> {
-    // As all that is secret is read: no pipe, and nothing without end.
-    SecretSource::File(path.to_owned()).bytes(&|_| None)
+/// The cryptography, with the cipher suites that are wanted in the order in which they are.
+fn provider(files: &ServerTls) -> Arc<CryptoProvider> {
+    if files.cipher_suites.is_empty() {
+        return CRYPTO.clone();
+    }
+    let all = || ALL_CIPHER_SUITES.iter().copied();
+    let named = files.cipher_suites.iter();
+    let mut suites: Vec<SupportedCipherSuite> = named
+        .filter_map(|name| all().find(|suite| suite.suite() == *name))
+        .collect();
+    for version in [&TLS13, &TLS12] {
+        // Of a version of which none is named all are spoken.
+        if !suites.iter().any(|suite| suite.version() == version) {
+            suites.extend(all().filter(|suite| suite.version() == version));
+        }
+    }
+    Arc::new(CryptoProvider {
+        cipher_suites: suites,
+        ..(**CRYPTO).clone()
+    })
 }
 
-fn has(text: &[u8], words: &[u8]) -> bool {
-    text.windows(words.len()).any(|window| window == words)
+fn versions(files: &ServerTls) -> &'static [&'static SupportedProtocolVersion] {
+    static BOTH: [&SupportedProtocolVersion; 2] = [&TLS13, &TLS12];
+    match (files.min_version, files.max_version) {
+        (TlsVersion::V1_3, _) => &BOTH[..1],
+        (TlsVersion::V1_2, TlsVersion::V1_2) => &BOTH[1..],
+        (TlsVersion::V1_2, TlsVersion::V1_3) => &BOTH,
+    }
 }
 
 #[cfg(test)]

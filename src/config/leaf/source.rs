@@ -33,7 +33,12 @@ pub(in crate::config) enum Use {
     Params,
     /// A password that no header carries.
     Passcode,
+    /// A password's bcrypt hash.
+    Hash,
 }
+
+/// Each step doubles the time that a password takes: 16 is seconds, and 10 is usual.
+const HIGHEST_COST: u32 = 16;
 
 impl Use {
     /// What is wrong with `value`; it is not shown.
@@ -59,6 +64,7 @@ impl Use {
             Self::Template => return judge_template(value),
             Self::Object => return judge_json(value, false),
             Self::Params => return judge_json(value, true),
+            Self::Hash => return judge_hash(value),
             Self::Passcode => (
                 std::str::from_utf8(value).is_ok_and(|text| !text.contains(char::is_control))
                     && u16::try_from(value.len()).is_ok(),
@@ -67,6 +73,22 @@ impl Use {
             ),
         };
         if good { Ok(()) } else { Err(wrong.into()) }
+    }
+}
+
+fn judge_hash(value: &[u8]) -> Result<(), Cow<'static, str>> {
+    let text = std::str::from_utf8(value).unwrap_or_default();
+    match text.parse::<bcrypt::HashParts>() {
+        Ok(hash) if hash.get_cost() > HIGHEST_COST => Err(format!(
+            "is a bcrypt hash of cost {}, which takes too long; {HIGHEST_COST} is the highest, 10 \
+             is usual",
+            hash.get_cost()
+        )
+        .into()),
+        Ok(hash) if hash.get_cost() >= 4 => Ok(()),
+        Ok(_) | Err(_) => {
+            Err("is no bcrypt hash ($2y$10$..); make one with `htpasswd -nBC 10 NAME`".into())
+        }
     }
 }
 
@@ -167,9 +189,13 @@ pub(super) fn read_message(
     let wanted = match purpose {
         Use::Object => WANTED_OBJECT,
         Use::Params => WANTED_PARAMS,
-        Use::Header | Use::Cookie | Use::Password | Use::Token | Use::Template | Use::Passcode => {
-            WANTED
-        }
+        Use::Header
+        | Use::Cookie
+        | Use::Password
+        | Use::Token
+        | Use::Template
+        | Use::Passcode
+        | Use::Hash => WANTED,
     };
     // A table of TOML where its text belongs; what looks like a mistyped reference is one.
     if matches!(purpose, Use::Object | Use::Params)
@@ -299,5 +325,19 @@ impl Read for Pem {
             text => Ok(SecretSource::File(text.into())),
         };
         read_source(value, reader, WANTED, true, path).map(Self)
+    }
+}
+
+sourced! {
+    /// The bcrypt hash of a password.
+    PasswordHash
+}
+
+impl Read for PasswordHash {
+    const TABLE: bool = true;
+
+    fn read(value: &Value, reader: &mut Reader<'_>) -> Option<Self> {
+        let judge = |text: &str| Ok(Use::Hash.judge(text.as_bytes())?);
+        read_secret(value, reader, judge).map(Self)
     }
 }

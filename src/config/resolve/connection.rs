@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use figment::value::{Dict, Value};
@@ -14,6 +13,7 @@ use crate::config::layer::Step;
 use crate::config::leaf::{AuthChoice, Pem, ProxySetting, Sourced, Use, WsUrl};
 use crate::config::raw;
 use crate::config::read::Field;
+use crate::config::server_tls::placed;
 use crate::config::{
     AddressOptions, Auth, Bind, ConnectionOptions, IpFamily, Keepalive, ProxyChoice, ProxyServer,
     ResolveTo, SecretSource, TlsOptions,
@@ -405,11 +405,7 @@ impl Resolver<'_, '_> {
 
     /// A relative path in a file means the same whoever reads it, wherever they stand.
     fn placed(&self, sourced: &Sourced) -> SecretSource {
-        let directory = self.layers.file_of(sourced.tag).and_then(Path::parent);
-        match (&sourced.source, directory) {
-            (SecretSource::File(path), Some(directory)) => SecretSource::File(directory.join(path)),
-            (source, _) => source.clone(),
-        }
+        placed(sourced, self.layers)
     }
 
     /// What is wrong with a secret that is kept elsewhere. Each is read once per load and purpose.

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use futures_util::{SinkExt, StreamExt};
 use rcgen::{CertifiedKey, KeyPair, generate_simple_self_signed};
 use rustls::{ClientConfig, RootCertStore};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{CertificateDer, ServerName};
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -15,7 +15,7 @@ use tokio_tungstenite::tungstenite::Message;
 use tokio_util::sync::CancellationToken;
 
 use super::*;
-use crate::config::{FaultSwitches, Server};
+use crate::config::{FaultSwitches, SecretSource, Server};
 use crate::server::listener::Listener;
 use crate::server::peer;
 use crate::stats::{ListenerStats, Registry};
@@ -25,17 +25,23 @@ const PATIENCE: Duration = Duration::from_secs(10);
 /// The two files, in a directory of their own.
 struct Files {
     _dir: TempDir,
+    cert: PathBuf,
+    key: PathBuf,
     tls: ServerTls,
 }
 
 impl Files {
     fn new() -> (Self, CertifiedKey<KeyPair>) {
         let dir = tempfile::tempdir().unwrap();
-        let tls = ServerTls {
-            cert: dir.path().join("cert.pem"),
-            key: dir.path().join("key.pem"),
+        let (cert, key) = (dir.path().join("cert.pem"), dir.path().join("key.pem"));
+        let file = |path: &PathBuf| SecretSource::File(path.clone());
+        let tls = ServerTls::new(file(&cert), file(&key));
+        let files = Self {
+            _dir: dir,
+            cert,
+            key,
+            tls,
         };
-        let files = Self { _dir: dir, tls };
         let made = files.renew();
         (files, made)
     }
@@ -43,8 +49,8 @@ impl Files {
     /// A fresh pair in both files.
     fn renew(&self) -> CertifiedKey<KeyPair> {
         let made = generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-        std::fs::write(&self.tls.cert, made.cert.pem()).unwrap();
-        std::fs::write(&self.tls.key, made.signing_key.serialize_pem()).unwrap();
+        std::fs::write(&self.cert, made.cert.pem()).unwrap();
+        std::fs::write(&self.key, made.signing_key.serialize_pem()).unwrap();
         made
     }
 }
@@ -283,11 +289,11 @@ fn a_bad_file_keeps_the_last_good_one_and_is_told_once() {
     let first = tls.held().config.clone();
     assert_eq!(tls.look(), Look::Same);
 
-    let whole = std::fs::read(&files.tls.cert).unwrap();
-    std::fs::write(&files.tls.cert, &whole[..whole.len() / 2]).unwrap();
+    let whole = std::fs::read(&files.cert).unwrap();
+    std::fs::write(&files.cert, &whole[..whole.len() / 2]).unwrap();
     assert!(matches!(tls.look(), Look::Bad(why) if why.contains("cert.pem")));
     assert_eq!(tls.look(), Look::Same);
-    std::fs::remove_file(&files.tls.cert).unwrap();
+    std::fs::remove_file(&files.cert).unwrap();
     assert!(matches!(tls.look(), Look::Bad(why) if why.contains("No such file")));
     assert_eq!(tls.look(), Look::Same);
     assert!(Arc::ptr_eq(&tls.held().config, &first));
@@ -308,7 +314,7 @@ async fn the_files_are_looked_at_once_a_second_and_again_after_a_bad_one() {
     assert!(Arc::ptr_eq(&tls.current("tls").await, &first));
     for content in [Some("no certificate"), None] {
         match content {
-            Some(bad) => std::fs::write(&files.tls.cert, bad).unwrap(),
+            Some(bad) => std::fs::write(&files.cert, bad).unwrap(),
             None => drop(files.renew()),
         }
         looked(LOOK_EVERY);
@@ -322,7 +328,7 @@ fn what_is_wrong_with_the_files_is_said_without_showing_the_key() {
     let (files, made) = Files::new();
     let wrong = |tls: &ServerTls| TlsFiles::load(tls).unwrap_err();
     let missing = ServerTls {
-        cert: PathBuf::from("/nowhere/cert.pem"),
+        cert: SecretSource::File("/nowhere/cert.pem".into()),
         ..files.tls.clone()
     };
     let message = wrong(&missing);
@@ -333,6 +339,7 @@ fn what_is_wrong_with_the_files_is_said_without_showing_the_key() {
     let swapped = ServerTls {
         cert: files.tls.key.clone(),
         key: files.tls.cert.clone(),
+        ..files.tls.clone()
     };
     let message = wrong(&swapped);
     assert!(
@@ -344,28 +351,25 @@ fn what_is_wrong_with_the_files_is_said_without_showing_the_key() {
         ..files.tls.clone()
     };
     let message = wrong(&twice);
-    let words = "cert.pem holds no private key that can be read: expected PEM";
+    let words = "cert.pem holds no private key; PEM is wanted";
     assert!(message.contains(words), "{message}");
 
     let key = made.signing_key.serialize_pem();
-    std::fs::write(&files.tls.key, &key[..key.len() / 2]).unwrap();
+    std::fs::write(&files.key, &key[..key.len() / 2]).unwrap();
     let message = wrong(&files.tls);
-    assert!(
-        message.contains("key.pem holds no private key"),
-        "{message}"
-    );
+    assert!(message.contains("key.pem is cut short"), "{message}");
     let secret = key.lines().nth(1).unwrap();
     assert!(!message.contains(&secret[..16]), "{message}");
 
     let other = KeyPair::generate().unwrap();
-    std::fs::write(&files.tls.key, other.serialize_pem()).unwrap();
+    std::fs::write(&files.key, other.serialize_pem()).unwrap();
     let message = wrong(&files.tls);
-    let words = "key.pem is not that of the certificate in";
+    let words = "key.pem does not belong to the first certificate in";
     assert!(message.contains(words), "{message}");
 
     let encrypted =
         "-----BEGIN ENCRYPTED PRIVATE KEY-----\nAAAA\n-----END ENCRYPTED PRIVATE KEY-----\n";
-    std::fs::write(&files.tls.key, encrypted).unwrap();
+    std::fs::write(&files.key, encrypted).unwrap();
     let message = wrong(&files.tls);
     assert!(message.contains("openssl pkey"), "{message}");
 }
