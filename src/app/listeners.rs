@@ -15,7 +15,7 @@ use crate::config::{self, Config, Listen};
 use crate::control::{self, ControlServer};
 use crate::os;
 use crate::reload::ReloadSender;
-use crate::server::admin::{self, Admin, ListenerChange, Readiness};
+use crate::server::admin::{self, Access, Admin, ListenerChange, Readiness};
 use crate::server::listener::Listener;
 use crate::server::peer;
 use crate::server::tls::TlsFiles;
@@ -125,23 +125,29 @@ impl Listeners {
         let words = |error: admin::BindError| one_line(&error);
         match &self.metrics {
             _ if !config.enabled => Ok(MetricsChange::Stop),
-            // Passed sockets are served from the first moment on: nothing to change.
+            // Passed sockets are served from the first moment on, and are not ours to change: only
+            // who may ask is.
             Some(metrics) => {
-                let wanted = match &self.passed.metrics[..] {
-                    [] => config.listen.clone(),
-                    _ => metrics.listens(),
-                };
-                let change = metrics.prepare(&wanted, METRICS_FLAG);
-                Ok(MetricsChange::Change(change.map_err(words)?))
+                let passed = (!self.passed.metrics.is_empty()).then(|| config::Metrics {
+                    listen: metrics.listens(),
+                    socket_mode: None,
+                    ..config.clone()
+                });
+                let change = metrics.prepare(passed.as_ref().unwrap_or(config), METRICS_FLAG);
+                let change = change.map_err(|error| os::words(&error))?;
+                Ok(MetricsChange::Change(change))
             }
             None => {
-                let bind = |listen| admin::bind(listen, METRICS_FLAG).map_err(words);
+                let access = Access::new(&config.access)?;
+                let mode = config.socket_mode;
+                let bind =
+                    |listen| admin::bind_with_mode(listen, METRICS_FLAG, mode).map_err(words);
                 let bound: Result<Vec<_>, _> = match &self.passed.metrics[..] {
                     [] => config.listen.iter().map(bind).collect(),
                     passed => passed.iter().map(adopt).collect(),
                 };
                 let (registry, readiness) = (self.registry.clone(), self.readiness.clone());
-                let started = admin::start(bound?, registry, readiness, None);
+                let started = admin::start_for(access, bound?, registry, readiness);
                 let failed =
                     |error| format!("cannot start the metrics listener: {}", os::words(&error));
                 Ok(MetricsChange::Start(started.map_err(failed)?))
@@ -383,8 +389,13 @@ impl Listeners {
 /// Where metrics are served, one phrase for each listener.
 pub(super) fn metrics_in_words(metrics: &Admin) -> Vec<String> {
     let listeners = metrics.local_addrs().into_iter();
+    let scheme = if metrics.speaks_tls() {
+        "https"
+    } else {
+        "http"
+    };
     let words = listeners.map(|listen| match listen {
-        Listen::Tcp(address) => format!("metrics on http://{address}/metrics"),
+        Listen::Tcp(address) => format!("metrics on {scheme}://{address}/metrics"),
         Listen::Unix(path) => format!("metrics on unix:{}", path.display()),
     });
     words.collect()

@@ -92,6 +92,20 @@ impl Registry {
         self.fleet.established.load(Relaxed)
     }
 
+    /// Whether a target is named so, or fans out under that name.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        !named(&lock(&self.targets), name).is_empty()
+    }
+
+    /// The targets that are named so, or fan out under such a name, by name. Those that nobody has
+    /// are left out.
+    pub(crate) fn targets_named(&self, names: &[Box<str>]) -> Vec<Arc<TargetStats>> {
+        let targets = lock(&self.targets);
+        let found = names.iter().flat_map(|name| named(&targets, name));
+        let found: BTreeMap<_, _> = found.collect();
+        found.into_values().collect()
+    }
+
     pub(crate) fn target_count(&self) -> usize {
         lock(&self.targets).len()
     }
@@ -108,6 +122,22 @@ impl Registry {
             self.reload_success_time.store(now, Relaxed);
         }
     }
+}
+
+/// The target of that name, or those of its addresses: `NAME[0]`, `NAME[1]`, ..
+fn named(
+    targets: &BTreeMap<Arc<str>, Arc<TargetStats>>,
+    name: &str,
+) -> Vec<(Arc<str>, Arc<TargetStats>)> {
+    if let Some((name, stats)) = targets.get_key_value(name) {
+        return vec![(name.clone(), stats.clone())];
+    }
+    let first: Arc<str> = format!("{name}[").into();
+    let indexed = targets.range(first.clone()..);
+    let indexed = indexed.take_while(|(key, _)| key.starts_with(&*first));
+    let own = indexed.filter(|(_, stats)| **stats.identity().target() == *name);
+    own.map(|(key, stats)| (key.clone(), stats.clone()))
+        .collect()
 }
 
 /// Keeps a target's numbers in the registry.

@@ -39,12 +39,31 @@ pub(crate) enum ScrapeError {
 /// Everything the registry knows, in Prometheus' text format. Blocks for as long as it takes to
 /// walk every target: never call it on the thread that pings.
 pub(crate) fn scrape(registry: &Arc<Registry>) -> Result<String, ScrapeError> {
-    let snapshot = Snapshot::take(registry);
+    encoded(&Snapshot::take(registry), FAMILIES.iter())
+}
+
+/// The series of the targets that are named so, and nothing of the listeners and the process: scrapes
+/// of some targets each have no series twice.
+pub(crate) fn scrape_of(
+    registry: &Arc<Registry>,
+    names: &[Box<str>],
+) -> Result<String, ScrapeError> {
+    let snapshot = Snapshot::take_of(registry, names);
+    encoded(
+        &snapshot,
+        FAMILIES.iter().filter(|f| f.series.is_of_targets()),
+    )
+}
+
+fn encoded(
+    snapshot: &Snapshot,
+    families: impl Iterator<Item = &'static Family>,
+) -> Result<String, ScrapeError> {
     let encoder = TextEncoder::new();
     // About what a target takes, so that the text is not moved many times while it grows.
     let mut text = String::with_capacity(16 * 1024 + snapshot.target_count() * 4 * 1024);
-    for family in FAMILIES {
-        let families = family.gather(family.points(&snapshot))?;
+    for family in families {
+        let families = family.gather(family.points(snapshot))?;
         encoder.encode_utf8(&families, &mut text)?;
     }
     Ok(text)

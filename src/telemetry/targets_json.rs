@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -130,7 +131,15 @@ pub(crate) struct CloseJson {
 
 /// What the registry knows of every target.
 pub(crate) fn targets(registry: &Registry) -> TargetsJson {
-    let targets = registry.targets();
+    of(&registry.targets())
+}
+
+/// The same of the targets that are named so.
+pub(crate) fn targets_of(registry: &Registry, names: &[Box<str>]) -> TargetsJson {
+    of(&registry.targets_named(names))
+}
+
+fn of(targets: &[Arc<TargetStats>]) -> TargetsJson {
     TargetsJson {
         targets: targets.iter().map(|stats| target(stats)).collect(),
     }

@@ -4,7 +4,8 @@ use std::fmt;
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
 
@@ -93,9 +94,18 @@ pub(super) fn words(listen: &Listen) -> impl fmt::Display {
 /// Binds `listen`; `flag` names where the user set it, such as `--metrics-server, metrics.listen`.
 /// The file of a Unix socket that nobody listens on any more is replaced.
 pub(crate) fn bind(listen: &Listen, flag: &'static str) -> Result<BoundListener, BindError> {
+    bind_with_mode(listen, flag, None)
+}
+
+/// The same, the file of a Unix socket having `mode` before anybody can connect.
+pub(crate) fn bind_with_mode(
+    listen: &Listen,
+    flag: &'static str,
+    mode: Option<u32>,
+) -> Result<BoundListener, BindError> {
     let bound = match listen {
         Listen::Tcp(address) => bind_tcp(*address),
-        Listen::Unix(path) => bind_unix(path),
+        Listen::Unix(path) => bind_unix(path, mode),
     };
     match bound {
         Ok((local, socket)) => Ok(BoundListener {
@@ -125,16 +135,26 @@ fn bind_tcp(address: SocketAddr) -> io::Result<(Listen, BoundSocket)> {
     ))
 }
 
-fn bind_unix(path: &Path) -> io::Result<(Listen, BoundSocket)> {
-    let listener = match UnixListener::bind(path) {
+fn bind_unix(path: &Path, mode: Option<u32>) -> io::Result<(Listen, BoundSocket)> {
+    let bind = || {
+        let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+        socket.bind(&SockAddr::unix(path)?)?;
+        Ok::<_, io::Error>(socket)
+    };
+    let socket = match bind() {
         Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_stale(path) => {
             fs::remove_file(path)?;
-            UnixListener::bind(path)?
+            bind()?
         }
         other => other?,
     };
     let file = SocketFile::of(path)?;
-    listener.set_nonblocking(true)?;
+    if let Some(mode) = mode {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode))?;
+    }
+    socket.listen(BACKLOG)?;
+    socket.set_nonblocking(true)?;
+    let listener = UnixListener::from(OwnedFd::from(socket));
     Ok((
         Listen::Unix(path.to_owned()),
         BoundSocket::Unix(listener, Some(file)),
@@ -154,6 +174,16 @@ pub(crate) fn adopt(socket: Listening) -> BoundListener {
         local: listen.clone(),
         listen,
         socket,
+    }
+}
+
+/// Gives the file of a Unix socket that is served another mode. Without one it keeps what it has.
+pub(super) fn set_mode(listen: &Listen, mode: Option<u32>) {
+    let (Listen::Unix(path), Some(mode)) = (listen, mode) else {
+        return;
+    };
+    if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
+        tracing::warn!(path = %path.display(), %error, "cannot change the socket's mode");
     }
 }
 

@@ -1,21 +1,27 @@
 //! Which path answers what.
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use http::header::{
+    ACCEPT_ENCODING, ALLOW, CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue,
+    RETRY_AFTER, VARY, WWW_AUTHENTICATE,
+};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::Full;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::sync::oneshot;
 
-use super::Readiness;
+use super::auth::Verdict;
 use super::connections::{Activity, Connections};
-use super::gather::{Gatherer, Refusal, Texts};
+use super::gather::{Gatherer, Made, Refusal, Texts};
+use super::query::{Names, takes_gzip, targets};
+use super::{Access, Readiness};
 use crate::reload::{ReloadRequest, ReloadSender, Trigger};
 use crate::stats::Registry;
 use crate::telemetry::{metrics, targets_json};
@@ -46,6 +52,16 @@ pub(super) struct Routes {
     targets: Arc<Gatherer>,
     /// Where `POST /-/reload` goes, if it is allowed.
     reload: Mutex<Option<ReloadSender>>,
+    access: Mutex<Arc<Access>>,
+    registry: Arc<Registry>,
+}
+
+/// What a request asks for.
+struct Asked<'r> {
+    method: &'r Method,
+    path: &'r str,
+    query: Option<&'r str>,
+    headers: &'r HeaderMap,
 }
 
 impl Routes {
@@ -56,18 +72,39 @@ impl Routes {
         connections: Arc<Connections>,
     ) -> Self {
         let texts = Texts::new(connections);
-        let scrape =
-            |registry: &Arc<Registry>| metrics::scrape(registry).map_err(|e| e.to_string());
-        let targets = |registry: &Arc<Registry>| {
-            let targets = targets_json::targets(registry);
+        let scrape = |registry: &Arc<Registry>, names: Option<&[Box<str>]>| {
+            let scraped = match names {
+                None => metrics::scrape(registry),
+                Some(names) => metrics::scrape_of(registry, names),
+            };
+            scraped.map_err(|e| e.to_string())
+        };
+        let targets = |registry: &Arc<Registry>, names: Option<&[Box<str>]>| {
+            let targets = match names {
+                None => targets_json::targets(registry),
+                Some(names) => targets_json::targets_of(registry, names),
+            };
             serde_json::to_string(&targets).map_err(|e| e.to_string())
         };
         Self {
             readiness,
             metrics: Gatherer::new(scrape, registry.clone(), texts.clone()),
-            targets: Gatherer::new(targets, registry, texts),
+            targets: Gatherer::new(targets, registry.clone(), texts),
             reload: Mutex::new(reload),
+            access: Mutex::new(Access::open()),
+            registry,
         }
+    }
+
+    pub(super) fn access(&self) -> Arc<Access> {
+        let access = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        access.clone()
+    }
+
+    /// Returns what held before.
+    pub(super) fn set_access(&self, access: Arc<Access>) -> Arc<Access> {
+        let mut held = self.access.lock().unwrap_or_else(PoisonError::into_inner);
+        std::mem::replace(&mut *held, access)
     }
 
     pub(super) fn set_reload(&self, reload: Option<ReloadSender>) {
@@ -83,57 +120,116 @@ impl Routes {
         &self,
         request: Request<Incoming>,
         activity: Arc<Activity>,
+        from: Option<IpAddr>,
     ) -> Result<Response<Answer>, Infallible> {
         activity.answering();
-        let response = self.route(request.method(), request.uri().path()).await;
+        let asked = Asked {
+            method: request.method(),
+            path: request.uri().path(),
+            query: request.uri().query(),
+            headers: request.headers(),
+        };
+        let access = self.access();
+        let mut response = match access.admits(asked.path, asked.headers, from).await {
+            Verdict::LetIn => self.route(asked).await,
+            Verdict::Refused => unauthorized(),
+            Verdict::Busy => busy("too many passwords are waiting to be verified\n"),
+        };
+        access.add_headers(response.headers_mut());
         activity.writing();
         Ok(response.map(|body| Answer { body, activity }))
     }
 
-    async fn route(&self, method: &Method, path: &str) -> Response<Full<Bytes>> {
+    async fn route(&self, asked: Asked<'_>) -> Response<Full<Bytes>> {
         let reload = self.reload();
-        let read = matches!(*method, Method::GET | Method::HEAD);
-        match (path, reload) {
+        let read = matches!(*asked.method, Method::GET | Method::HEAD);
+        match (asked.path, reload) {
             ("/" | "/metrics" | "/healthz" | "/readyz" | "/api/v1/targets", _) if !read => {
                 not_allowed("GET, HEAD")
             }
-            ("/-/reload", Some(_)) if *method != Method::POST => not_allowed("POST"),
+            ("/-/reload", Some(_)) if *asked.method != Method::POST => not_allowed("POST"),
             ("/-/reload", Some(reload)) => ask_to_reload(reload).await,
             ("/", _) => answer(StatusCode::OK, "text/html; charset=utf-8", INDEX),
             ("/healthz", _) => answer(StatusCode::OK, TEXT, "ok\n"),
             ("/readyz", _) if self.readiness.is_ready() => answer(StatusCode::OK, TEXT, "ready\n"),
             ("/readyz", _) => answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, "not ready\n"),
-            ("/metrics", _) => gathered(method, metrics::CONTENT_TYPE, &self.metrics).await,
-            ("/api/v1/targets", _) => gathered(method, JSON, &self.targets).await,
+            ("/metrics", _) => {
+                let gatherer = &self.metrics;
+                self.gathered(asked, metrics::CONTENT_TYPE, gatherer).await
+            }
+            ("/api/v1/targets", _) => self.gathered(asked, JSON, &self.targets).await,
             _ => answer(StatusCode::NOT_FOUND, TEXT, "not found; see /\n"),
         }
     }
+
+    async fn gathered(
+        &self,
+        asked: Asked<'_>,
+        content_type: &'static str,
+        gatherer: &Arc<Gatherer>,
+    ) -> Response<Full<Bytes>> {
+        let names = match targets(asked.query) {
+            Ok(names) => names,
+            Err(wrong) => return answer(StatusCode::BAD_REQUEST, TEXT, wrong),
+        };
+        if let Some(unknown) = names.as_ref().and_then(|names| self.unknown(names)) {
+            return answer(StatusCode::NOT_FOUND, TEXT, unknown);
+        }
+        if *asked.method == Method::HEAD {
+            // Its length is not worth making the text (RFC 9110 section 9.3.2).
+            return varying(answer(StatusCode::OK, content_type, ""));
+        }
+        match gatherer.text(names, takes_gzip(asked.headers)).await {
+            Ok(Made { bytes, gzip }) => {
+                let mut response = answer(StatusCode::OK, content_type, bytes);
+                if gzip {
+                    let headers = response.headers_mut();
+                    headers.insert(CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+                }
+                varying(response)
+            }
+            Err(Refusal::Busy) => busy("too many clients still read their answers\n"),
+            Err(Refusal::Failed(error)) => {
+                tracing::error!(%error, "cannot answer a scrape");
+                let words = format!("{error}\n");
+                answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, words)
+            }
+        }
+    }
+
+    /// Which of `names` no target has, in words.
+    fn unknown(&self, names: &Names) -> Option<String> {
+        let unknown = names.iter().filter(|name| !self.registry.knows(name));
+        let unknown: Vec<String> = unknown
+            .map(|name| format!("`{}`", name.escape_debug()))
+            .collect();
+        let list = unknown.join(", ");
+        (!unknown.is_empty()).then(|| format!("no target is named {list}; see /api/v1/targets\n"))
+    }
 }
 
-async fn gathered(
-    method: &Method,
-    content_type: &'static str,
-    gatherer: &Arc<Gatherer>,
-) -> Response<Full<Bytes>> {
-    if *method == Method::HEAD {
-        // Its length is not worth making the text (RFC 9110 section 9.3.2).
-        return answer(StatusCode::OK, content_type, "");
-    }
-    match gatherer.text().await {
-        Ok(text) => answer(StatusCode::OK, content_type, text),
-        Err(Refusal::Busy) => {
-            let words = "too many clients still read their answers\n";
-            let mut busy = answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, words);
-            let headers = busy.headers_mut();
-            headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
-            busy
-        }
-        Err(Refusal::Failed(error)) => {
-            tracing::error!(%error, "cannot answer a scrape");
-            let words = format!("{error}\n");
-            answer(StatusCode::INTERNAL_SERVER_ERROR, TEXT, words)
-        }
-    }
+/// Says that the answer depends on what the client takes.
+fn varying(mut response: Response<Full<Bytes>>) -> Response<Full<Bytes>> {
+    let headers = response.headers_mut();
+    headers.insert(VARY, HeaderValue::from(ACCEPT_ENCODING));
+    response
+}
+
+fn unauthorized() -> Response<Full<Bytes>> {
+    let words = "unauthorized: a user of metrics.basic_auth_users and the password are needed\n";
+    let mut response = answer(StatusCode::UNAUTHORIZED, TEXT, words);
+    let headers = response.headers_mut();
+    // RFC 7617 section 2.1: in which characters user and password come.
+    let asked = HeaderValue::from_static("Basic realm=\"ws-keepalive\", charset=\"UTF-8\"");
+    headers.insert(WWW_AUTHENTICATE, asked);
+    response
+}
+
+fn busy(words: &'static str) -> Response<Full<Bytes>> {
+    let mut response = answer(StatusCode::SERVICE_UNAVAILABLE, TEXT, words);
+    let headers = response.headers_mut();
+    headers.insert(RETRY_AFTER, HeaderValue::from_static("10"));
+    response
 }
 
 async fn ask_to_reload(reload: ReloadSender) -> Response<Full<Bytes>> {

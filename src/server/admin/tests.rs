@@ -5,8 +5,12 @@ use std::time::Instant;
 use tokio::sync::mpsc as tokio_mpsc;
 
 use super::*;
+use crate::config;
 use crate::reload::{Changes, Trigger};
 use crate::stats::{Buckets, EntryGuard, Identity};
+
+mod access;
+mod content;
 
 const FLAG: &str = "--metrics-server, metrics.listen";
 /// Longer than anything here takes.
@@ -31,17 +35,15 @@ fn tcp(listen: &Listen) -> SocketAddr {
 }
 
 fn serve(limits: Limits, reload: Option<ReloadSender>) -> Fixture {
+    serve_for(Access::open(), limits, reload)
+}
+
+fn serve_for(access: Arc<Access>, limits: Limits, reload: Option<ReloadSender>) -> Fixture {
     let bound = bind(&loopback(), FLAG).expect("a free port");
     let address = tcp(bound.local_addr());
     let (registry, readiness) = (Registry::new(), Readiness::new());
-    let admin = start_with(
-        vec![bound],
-        registry.clone(),
-        readiness.clone(),
-        reload,
-        limits,
-    )
-    .expect("started");
+    let routes = (registry.clone(), readiness.clone(), reload);
+    let admin = start_with(vec![bound], access, routes, limits).expect("started");
     Fixture {
         admin,
         registry,
@@ -50,8 +52,19 @@ fn serve(limits: Limits, reload: Option<ReloadSender>) -> Fixture {
     }
 }
 
-fn add_target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
-    let identity = Identity {
+/// `[metrics]` with these listeners.
+fn listening(listen: &[Listen]) -> Metrics {
+    Metrics {
+        enabled: true,
+        listen: listen.to_vec(),
+        reload: false,
+        socket_mode: None,
+        access: config::Access::default(),
+    }
+}
+
+fn named(name: &str) -> Identity {
+    Identity {
         name: name.into(),
         url: "ws://example.com/ws".into(),
         protocol: crate::stats::Protocol::WebSocket,
@@ -59,8 +72,11 @@ fn add_target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
         watches_staleness: false,
         labels: [].into(),
         fan_out: None,
-    };
-    registry.target(Arc::new(identity), &Buckets::default())
+    }
+}
+
+fn add_target(registry: &Arc<Registry>, name: &str) -> EntryGuard {
+    registry.target(Arc::new(named(name)), &Buckets::default())
 }
 
 fn connect(address: SocketAddr) -> TcpStream {
@@ -386,19 +402,16 @@ fn a_reload_keeps_unchanged_listeners_and_binds_before_it_closes() {
     let taken = Listen::Tcp(holding.local_addr().expect("bound"));
     let error = fixture
         .admin
-        .prepare(&[loopback(), taken], FLAG)
+        .prepare(&listening(&[loopback(), taken]), FLAG)
         .expect_err("taken");
-    assert!(
-        error.to_string().contains("Address already in use"),
-        "{error}"
-    );
+    assert!(error.contains("Address already in use"), "{error}");
     assert_eq!(tcp(&fixture.admin.local_addrs()[0]), fixture.address);
 
     let directory = tempfile::tempdir().expect("a directory");
     let unix = Listen::Unix(directory.path().join("metrics.sock"));
     let change = fixture
         .admin
-        .prepare(&[loopback(), unix.clone()], FLAG)
+        .prepare(&listening(&[loopback(), unix.clone()]), FLAG)
         .expect("bound");
     let words = fixture.admin.commit(change).expect("served");
     assert_eq!(
@@ -419,7 +432,7 @@ fn a_reload_keeps_unchanged_listeners_and_binds_before_it_closes() {
 
     let change = fixture
         .admin
-        .prepare(&[unix], FLAG)
+        .prepare(&listening(&[unix]), FLAG)
         .expect("nothing to bind");
     let words = fixture.admin.commit(change).expect("served");
     assert_eq!(
@@ -458,7 +471,7 @@ struct Failing {
 impl Listener for Arc<Failing> {
     type Stream = tokio::net::TcpStream;
 
-    async fn next(&self) -> io::Result<Self::Stream> {
+    async fn next(&self) -> io::Result<(Self::Stream, Option<IpAddr>)> {
         self.failures.fetch_add(1, Relaxed);
         Err(io::Error::from_raw_os_error(
             nix::errno::Errno::EMFILE as i32,

@@ -66,6 +66,30 @@ pub(crate) enum Series {
     Info(&'static [(&'static str, Option<&'static str>)]),
 }
 
+impl Series {
+    /// Whether each of them is a target's.
+    pub(crate) fn is_of_targets(&self) -> bool {
+        match self {
+            Self::Count(_)
+            | Self::Seconds(_)
+            | Self::Gauge(_)
+            | Self::GaugeOf(..)
+            | Self::PhaseCount(_)
+            | Self::PhaseGauge(_)
+            | Self::Causes
+            | Self::Rtt
+            | Self::TargetInfo => true,
+            Self::ListenerCount(_)
+            | Self::ListenerGauge(_)
+            | Self::ProcessCount(_)
+            | Self::ProcessGauge(_)
+            | Self::OwnCount
+            | Self::OwnGauge
+            | Self::Info(_) => false,
+        }
+    }
+}
+
 /// In the order of docs/metrics.md.
 pub(crate) const FAMILIES: &[Family] = &[
     Family {

@@ -38,7 +38,16 @@ pub(crate) enum Points {
 
 impl Snapshot {
     pub(crate) fn take(registry: &Arc<Registry>) -> Self {
-        let targets = registry.targets().into_iter().map(|stats| {
+        Self::with(registry, registry.targets())
+    }
+
+    /// With the targets alone that are named so.
+    pub(crate) fn take_of(registry: &Arc<Registry>, names: &[Box<str>]) -> Self {
+        Self::with(registry, registry.targets_named(names))
+    }
+
+    fn with(registry: &Arc<Registry>, targets: Vec<Arc<TargetStats>>) -> Self {
+        let targets = targets.into_iter().map(|stats| {
             let identity = stats.identity();
             let attributes = target_attributes(&identity, []);
             (stats, identity, attributes)
