@@ -13,6 +13,7 @@ mod dialects;
 mod examples;
 mod faults;
 mod foreign_peers;
+mod front_proxies;
 mod go_pair;
 mod odd_peers;
 mod prometheus;

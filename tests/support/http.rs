@@ -37,25 +37,27 @@ fn request(at: &Endpoint, method: &str, path: &str) -> std::io::Result<(u16, Str
             let stream = TcpStream::connect_timeout(address, patience)?;
             stream.set_read_timeout(Some(patience))?;
             stream.set_write_timeout(Some(patience))?;
-            exchange(stream, method, path)
+            // Some answer only to the name they were given.
+            exchange(stream, &address.to_string(), method, path)
         }
         Endpoint::Unix(socket) => {
             let stream = UnixStream::connect(socket)?;
             stream.set_read_timeout(Some(patience))?;
             stream.set_write_timeout(Some(patience))?;
-            exchange(stream, method, path)
+            exchange(stream, "localhost", method, path)
         }
     }
 }
 
 fn exchange(
     mut stream: impl Read + Write,
+    host: &str,
     method: &str,
     path: &str,
 ) -> std::io::Result<(u16, String)> {
     write!(
         stream,
-        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        "{method} {path} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
     )?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer)?;

@@ -85,6 +85,20 @@ pub(crate) fn sockets_of(port: u16) -> BTreeMap<Ipv4Addr, Vec<u16>> {
     sockets
 }
 
+/// The processes whose parent is `pid`.
+pub(crate) fn children_of(pid: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap();
+    let ids = processes.filter_map(|entry| entry.unwrap().file_name().to_str()?.parse().ok());
+    ids.filter(|id| {
+        // One that has ended since is nobody's child.
+        let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(") ").map(|(_, rest)| rest);
+        let parent = after_name.and_then(|rest| rest.split(' ').nth(1));
+        parent == Some(&pid.to_string())
+    })
+    .collect()
+}
+
 /// An address that swallows every SYN: a listener nobody accepts from, its backlog full.
 pub(crate) struct BlackHole {
     pub(crate) address: SocketAddr,
