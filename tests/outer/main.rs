@@ -33,3 +33,4 @@ mod systemd_sockets;
 mod systemd_units;
 mod tls;
 mod tls_support_works;
+mod upgrade;
