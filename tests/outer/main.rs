@@ -10,6 +10,7 @@ mod container_works;
 mod control;
 mod demo;
 mod dialects;
+mod endpoint;
 mod examples;
 mod faults;
 mod foreign_peers;

@@ -8,7 +8,7 @@ use crate::support::*;
 
 /// What must not appear. Each is in one place only, so that a find says where it leaked from; none
 /// holds a character that a URL or a shell would change.
-const MARKERS: [&str; 14] = [
+const MARKERS: [&str; 16] = [
     "Marker01HeaderLiteral",
     "Marker02HeaderFile",
     "Marker03HeaderVariable",
@@ -23,6 +23,8 @@ const MARKERS: [&str; 14] = [
     "Marker12Cookie",
     "Marker13BearerFile",
     "Marker14FileOfKey",
+    "Marker15PasswordHash",
+    "Marker16AskedPassword",
 ];
 
 /// A 401 whose head and body repeat the request, as an error page does.
@@ -244,6 +246,76 @@ fn nothing_that_the_daemon_writes_holds_a_secret() {
     assert!(told, "{heads:#?}");
     gossips.echo.process.signal(Signal::TERM);
     writings.add_process("server", gossips.echo.process);
+    writings.hold_no_secret();
+}
+
+#[test]
+fn nothing_that_a_guarded_endpoint_brings_about_holds_a_secret() {
+    let _machine = shared();
+    let files = Files::new();
+    let pki = Pki::new("metrics");
+    let server = pki.leaf(Leaf::Good);
+    // A hash that no password has, and one that is known.
+    let marked = format!("$2y$04$Marker15PasswordHashO{}", ".".repeat(32));
+    let known = bcrypt::hash("s3cret", 4).unwrap();
+    let tables = format!(
+        "[metrics.tls_server_config]\ncert_file = {:?}\nkey_file = {:?}\n\
+         [metrics.basic_auth_users]\nprometheus = \"{known}\"\nspare = \"{marked}\"\n",
+        server.cert, server.key
+    );
+    let daemon = Daemon::run_guarded(&tables, |address| Keys {
+        address,
+        ca: pki.ca(),
+        shown: None,
+        password: Some("prometheus:s3cret".to_owned()),
+    });
+    let keys = |password: &str| Keys {
+        address: daemon.metrics,
+        ca: pki.ca(),
+        shown: None,
+        password: Some(password.to_owned()),
+    };
+    let mut writings = Writings::default();
+    for password in [
+        "prometheus:Marker16AskedPassword",
+        "spare:Marker16AskedPassword",
+        "Marker16AskedPassword:s3cret",
+        "Marker16AskedPassword",
+    ] {
+        let (status, answer) = get(keys(password), "/metrics").unwrap();
+        assert_eq!(status, 401, "{answer}");
+        writings.add("401", answer);
+    }
+    for path in ["/", "/metrics", "/api/v1/targets"] {
+        let (status, answer) = get(keys("prometheus:s3cret"), path).unwrap();
+        assert_eq!(status, 200, "{answer}");
+        writings.add(path, answer);
+    }
+    let key = files.path("key.pem");
+    let bad = [
+        tables.replace("$2y$04$Marker", "$2y$99$Marker"),
+        tables
+            .replace("\"$2y$04$Marker", "{ hash = \"Marker")
+            .replace(&format!("{}\"", "."), ".\" }"),
+        tables.replace(&server.key.display().to_string(), &key),
+        tables.replace(&server.cert.display().to_string(), &key),
+    ];
+    for text in &bad {
+        daemon.dir.overwrite(&daemon.text(text));
+        let (status, answer) = post(keys("prometheus:s3cret"), "/-/reload").unwrap();
+        assert_eq!(status, 422, "{answer}");
+        writings.add("reload", answer);
+    }
+    for text in bad.iter().chain([&tables]) {
+        let dir = ConfigDir::new();
+        dir.overwrite(text);
+        let file = dir.file();
+        let mut command = program(&["check", "--print", file.to_str().unwrap()]);
+        writings.add_process("check", Process::spawn("check", &mut command));
+    }
+    daemon.dir.overwrite(&daemon.text(&tables));
+    daemon.process.signal(Signal::TERM);
+    writings.add_process("run", daemon.process);
     writings.hold_no_secret();
 }
 

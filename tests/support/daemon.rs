@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde_json::Value;
 
 use super::config::ConfigDir;
-use super::http::{self, Endpoint};
+use super::http::{self, Endpoint, Keys};
 use super::journal::{secs, until};
 use super::machine::free_port;
 use super::namespace::Namespace;
@@ -77,6 +77,21 @@ impl Daemon {
             dir,
             metrics,
             endpoint: metrics.into(),
+        };
+        daemon.ready();
+        daemon
+    }
+
+    /// The same, asked with `keys`, which are made for its address.
+    pub(crate) fn run_guarded(targets: &str, keys: impl FnOnce(SocketAddr) -> Keys) -> Self {
+        let dir = ConfigDir::new();
+        let metrics = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        dir.overwrite(&full(&dir, &metrics.to_string(), targets));
+        let daemon = Self {
+            process: Process::spawn("run", &mut run_command(&dir, &[])),
+            dir,
+            metrics,
+            endpoint: keys(metrics).into(),
         };
         daemon.ready();
         daemon

@@ -35,7 +35,7 @@ pub(crate) use fake_proxy::{Answer, FakeProxy};
 pub(crate) use foreign::Foreign;
 pub(crate) use frame::Frame;
 pub(crate) use front::{Front, Kind, watching};
-pub(crate) use http::{Endpoint, get, post};
+pub(crate) use http::{Endpoint, Keys, get, post};
 pub(crate) use journal::{Journal, secs, until};
 pub(crate) use machine::{BlackHole, alone, free_port, shared, sockets_of, tools};
 pub(crate) use manager::{Manager, Told};
