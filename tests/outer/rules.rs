@@ -567,9 +567,10 @@ fn a_target_that_is_stopped_alerts_for_the_right_cause_and_resolves_when_it_is_b
         .map(|(name, port)| (*name, server(*port)))
         .collect();
     let targets = |path: &str| {
-        let mut text = "[defaults]\nping_interval = \"300ms\"\npong_timeout = \"600ms\"\nmax_retry_limit = 1\n\
+        let mut text =
+            "[defaults]\nping_interval = \"500ms\"\npong_timeout = \"2s\"\nmax_retry_limit = 1\n\
              reconnect = { initial = \"200ms\", max = \"500ms\" }\n"
-            .to_owned();
+                .to_owned();
         for (name, port) in &ports {
             let path = if *name == "calm" { path } else { "/ws" };
             writeln!(
@@ -604,6 +605,27 @@ fn a_target_that_is_stopped_alerts_for_the_right_cause_and_resolves_when_it_is_b
         scrape.value("ws_keepalive_disconnects_by_cause_total", &replaced) == Some(1.0)
             && scrape.of_target("established", "calm") == Some(1.0)
     });
+
+    until("the rules know that calm was replaced", secs(30.0), || {
+        let known = prometheus
+            .query("ws_keepalive:last_end:time_seconds{target=\"calm\",cause=\"replaced\"}")?;
+        if known.len() == 1 {
+            Ok(())
+        } else {
+            Err(format!(
+                "{:?}",
+                prometheus.query("ws_keepalive:last_end:time_seconds")
+            ))
+        }
+    });
+    for early in webhook.notices.all() {
+        // A scrape may come too late on a busy machine; nothing else is wrong.
+        assert_eq!(
+            early.label("alertname"),
+            "WsKeepaliveExporterDown",
+            "{early:?}"
+        );
+    }
 
     servers["drained"].signal(Signal::TERM);
     servers["killed"].signal(Signal::KILL);

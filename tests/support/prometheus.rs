@@ -27,7 +27,7 @@ pub(crate) fn amtool(arguments: &[&str]) -> Process {
     Process::spawn("amtool", Command::new("amtool").args(arguments))
 }
 
-/// A Prometheus that scrapes one exporter twice a second.
+/// A Prometheus that scrapes one exporter each second.
 pub(crate) struct Prometheus {
     listen: SocketAddr,
     _process: Process,
@@ -44,7 +44,7 @@ impl Prometheus {
         let dir = ConfigDir::new();
         let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
         let mut config = format!(
-            "scrape_configs:\n- job_name: ws-keepalive\n  scrape_interval: 500ms\n  scrape_timeout: 500ms\n  \
+            "scrape_configs:\n- job_name: ws-keepalive\n  scrape_interval: 1s\n  scrape_timeout: 1s\n  \
              static_configs:\n  - targets: ['{exporter}']\n"
         );
         if let Some(rules) = rules {
