@@ -104,7 +104,7 @@ fn nginx_that_counts_failures_lets_one_long_connection_in_and_keeps_the_others_o
     let _machine = shared();
     let pki = Pki::new("outer");
     let pair = pki.leaf(Leaf::Good);
-    let counting = [("max_fails=0", "max_fails=1 fail_timeout=3s")];
+    let counting = [("max_fails=0", "max_fails=1 fail_timeout=5s")];
     let mut house = House::build(Kind::Nginx, &pair, &counting);
     let mut text = HASTY.to_owned();
     for n in 0..6 {
@@ -128,7 +128,7 @@ fn nginx_that_counts_failures_lets_one_long_connection_in_and_keeps_the_others_o
     // It is past fail_timeout before the other one goes, so one request may try it.
     let since = Instant::now();
     until("fail_timeout is over", secs(10.0), || {
-        (since.elapsed() > secs(3.5))
+        (since.elapsed() > secs(5.5))
             .then_some(())
             .ok_or(String::new())
     });
@@ -551,8 +551,9 @@ impl Seen<'_> {
     /// Does it, and looks how each of the four ends, and when.
     fn all_end(&self, event: Event, action: impl FnOnce()) {
         let position = self.daemon.process.stderr.len();
-        let begun = Instant::now();
         action();
+        // Of a command, when it returned.
+        let begun = Instant::now();
         for name in self.names() {
             let (_, scheme) = name.split_once('-').unwrap();
             let Some(Expected::Ends(ends, when)) = expected(self.kind, event, way(scheme)) else {
