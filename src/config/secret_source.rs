@@ -62,7 +62,18 @@ impl SecretSource {
                 Some(value) => Ok(value.into_vec()),
                 None => Err(format!("the environment variable {name} is not set")),
             },
-            Self::Credential(_) => read(&self.path(variable)?),
+            Self::Credential(name) => {
+                let path = self.path(variable)?;
+                // systemd made the directory: it knows of others, and not of this one.
+                if path.try_exists().is_ok_and(|exists| !exists) {
+                    return Err(format!(
+                        "the credential {name} was not loaded: there is no {}; add \
+                         LoadCredential={name}:.. to the unit",
+                        path.display()
+                    ));
+                }
+                read(&path)
+            }
         }
     }
 
@@ -147,6 +158,25 @@ mod tests {
         assert_eq!(read(&vec![b'x'; most]).unwrap().len(), most);
         let error = read(&vec![b'x'; most + 1]).unwrap_err();
         assert!(error.ends_with("larger than 1 MiB: no secret"), "{error}");
+    }
+
+    #[test]
+    fn a_credential_is_read_from_systemd_s_directory_and_one_that_is_not_there_says_how_to_get_it()
+    {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("edge.token"), "t0ken\n").unwrap();
+        let line = |name: &str, given: bool| {
+            let source = SecretSource::Credential(name.into());
+            let path = given.then(|| directory.path().as_os_str().to_owned());
+            source
+                .line(&move |variable| path.clone().filter(|_| variable == "CREDENTIALS_DIRECTORY"))
+        };
+        assert_eq!(line("edge.token", true).unwrap(), b"t0ken");
+        let missing = line("other", true).unwrap_err();
+        assert!(missing.starts_with("the credential other was not loaded: there is no /"));
+        assert!(missing.ends_with("/other; add LoadCredential=other:.. to the unit"));
+        let nowhere = line("edge.token", false).unwrap_err();
+        assert!(nowhere.starts_with("the credential edge.token needs $CREDENTIALS_DIRECTORY"));
     }
 
     #[test]

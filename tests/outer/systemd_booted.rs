@@ -267,6 +267,12 @@ fn a_secret_comes_by_load_credential_and_one_that_is_missing_is_named() {
             head.contains("\r\nauthorization: Bearer s3cret\r\n"),
             "{head}"
         );
+        // As docs/systemd.md has it: in a shell there are no credentials.
+        assert_eq!(debian.run("ws-keepalive check").code, 2);
+        debian.shell(
+            "systemd-run --quiet --pipe --wait --property=LoadCredential=edge.token:/root/edge.token \
+             ws-keepalive check",
+        );
         let everything =
             debian.shell("journalctl --no-pager --output=export; systemctl status ws-keepalive");
         assert!(!everything.contains("s3cret"), "{everything}");
