@@ -13,6 +13,7 @@ mod connection;
 mod files;
 mod heartbeat;
 mod layering;
+mod metrics;
 
 type Variables = Vec<(OsString, OsString)>;
 

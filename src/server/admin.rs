@@ -7,6 +7,7 @@
 mod access;
 mod auth;
 mod connections;
+mod first;
 mod gather;
 mod listen;
 mod query;
@@ -41,6 +42,7 @@ use crate::reload::ReloadSender;
 use crate::server::tls::TlsFiles;
 use crate::stats::Registry;
 use connections::{Connections, Entry, Watched};
+use first::{Begun, begun};
 use listen::{BoundSocket, SocketFile, words};
 use routes::Routes;
 
@@ -217,7 +219,11 @@ impl Admin {
         }
         for listener in change.bound {
             let local = words(&listener.local).to_string();
-            self.serve(listener)?;
+            if let Err(error) = self.serve(listener) {
+                // Who is served as before is asked as before.
+                self.shared.routes.set_access(before);
+                return Err(error);
+            }
             changes.push(format!("metrics listener {local} opened"));
         }
         self.served().retain(|served| {
@@ -418,12 +424,15 @@ impl Connection {
     }
 
     /// Shakes hands, within the time there is for the first request's head.
-    async fn secured<S>(&self, stream: S, tls: &Arc<TlsFiles>) -> Option<TlsStream<S>>
+    async fn secured<S>(&self, stream: S, tls: &Arc<TlsFiles>) -> Option<TlsStream<Begun<S>>>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
         let activity = &self.entry.activity;
         let agreed = async {
+            let Some(stream) = begun(stream).await? else {
+                return Err(io::Error::other("it speaks HTTP"));
+            };
             let config = tls.current("metrics").await;
             TlsAcceptor::from(config).accept(stream).await
         };

@@ -373,3 +373,49 @@ fn what_is_wrong_with_the_files_is_said_without_showing_the_key() {
     let message = wrong(&files.tls);
     assert!(message.contains("openssl pkey"), "{message}");
 }
+
+#[tokio::test]
+async fn versions_and_cipher_suites_are_those_that_were_asked_for() {
+    use rustls::CipherSuite;
+    use rustls::version::{TLS12, TLS13};
+
+    let (mut files, made) = Files::new();
+    let mut agreed = async |change: fn(&mut ServerTls), version| {
+        files.tls = ServerTls::new(files.tls.cert.clone(), files.tls.key.clone());
+        change(&mut files.tls);
+        let served = serve(&files, |_| {}).await;
+        let tls = handshake(served.address, made.cert.der(), version).await;
+        let suite = |tls: Stream| tls.get_ref().1.negotiated_cipher_suite();
+        tls.ok().and_then(suite).map(|suite| suite.suite())
+    };
+    let only_12 = |tls: &mut ServerTls| tls.max_version = TlsVersion::V1_2;
+    let only_13 = |tls: &mut ServerTls| tls.min_version = TlsVersion::V1_3;
+    assert!(agreed(only_12, &TLS12).await.is_some());
+    assert!(agreed(only_12, &TLS13).await.is_none());
+    assert!(agreed(only_13, &TLS13).await.is_some());
+    assert!(agreed(only_13, &TLS12).await.is_none());
+    // The key is one for ECDSA. What is named of one version leaves the other as it was.
+    let chosen = CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256;
+    let one = |tls: &mut ServerTls| {
+        tls.cipher_suites = vec![CipherSuite::TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256];
+    };
+    assert_eq!(agreed(one, &TLS12).await, Some(chosen));
+    assert!(agreed(one, &TLS13).await.is_some());
+    let last = CipherSuite::TLS13_CHACHA20_POLY1305_SHA256;
+    let ours = |tls: &mut ServerTls| {
+        tls.prefer_own_suites = true;
+        tls.cipher_suites = vec![
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+            CipherSuite::TLS13_AES_256_GCM_SHA384,
+        ];
+    };
+    assert_eq!(agreed(ours, &TLS13).await, Some(last));
+    let theirs = |tls: &mut ServerTls| {
+        tls.cipher_suites = vec![
+            CipherSuite::TLS13_CHACHA20_POLY1305_SHA256,
+            CipherSuite::TLS13_AES_256_GCM_SHA384,
+        ];
+    };
+    let first = CipherSuite::TLS13_AES_256_GCM_SHA384;
+    assert_eq!(agreed(theirs, &TLS13).await, Some(first));
+}

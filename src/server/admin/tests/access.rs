@@ -309,20 +309,26 @@ impl Files {
 }
 
 #[test]
-fn tls_is_spoken_and_plain_http_is_not_answered() {
+fn tls_is_spoken_and_who_asks_by_http_is_told_so() {
     let files = Files::new();
     let fixture = guarded(&files.tls(|_| {}));
     let answer = files.ask(fixture.address, None).expect("an answer");
     assert_eq!(status(&answer), 200);
-    let mut plain = connect(fixture.address);
-    plain
-        .write_all(request("GET", "/healthz", &[]).as_bytes())
-        .expect("written");
+    for method in ["GET", "POST", "OPTIONS"] {
+        let asked = request(method, "/healthz", &["Content-Length: 5\r\n\r\n12345"]);
+        let answer = ask_from([127, 0, 0, 1], fixture.address, &asked);
+        assert_eq!(status(&answer), 400, "{answer}");
+        assert!(answer.ends_with("; ask https://\n"), "{answer}");
+    }
+    let mut neither = connect(fixture.address);
+    neither.write_all(b"hello\n").expect("written");
     let mut answer = Vec::new();
     // Closed, or reset with what was left unread.
-    let _ = plain.read_to_end(&mut answer);
-    assert!(!answer.starts_with(b"HTTP/1.1 200"), "{answer:?}");
-    eventually("it is gone", || fixture.admin.shared.connections.len() == 0);
+    let _ = neither.read_to_end(&mut answer);
+    assert!(!answer.starts_with(b"HTTP"), "{answer:?}");
+    eventually("they are gone", || {
+        fixture.admin.shared.connections.len() == 0
+    });
 }
 
 #[test]
