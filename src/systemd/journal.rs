@@ -92,7 +92,7 @@ impl Journal {
         let mut file = std::fs::File::from(memfd_create(c"ws-keepalive-log", flags)?);
         file.write_all(&entry.0)?;
         file.rewind()?;
-        fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(SealFlag::all()))?;
+        fcntl(file.as_fd(), FcntlArg::F_ADD_SEALS(seals()))?;
         let descriptors = [file.as_raw_fd()];
         sendmsg(
             self.socket.as_raw_fd(),
@@ -103,6 +103,11 @@ impl Journal {
         )?;
         Ok(())
     }
+}
+
+/// Exactly these: journald refuses a file that has one less, or one more.
+fn seals() -> SealFlag {
+    SealFlag::F_SEAL_SEAL | SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_WRITE
 }
 
 /// One entry of the journal.

@@ -125,6 +125,17 @@ fn start_reload_status_and_stop_mean_what_they_say() {
             "{said}"
         );
 
+        // More than a datagram holds.
+        debian.write(CONFIG, &format!("{} = 1\n", "x".repeat(300_000)));
+        assert_ne!(debian.run("systemctl reload ws-keepalive").code, 0);
+        let long =
+            "journalctl --quiet --all --no-pager --output=cat EVENT=mistake | wc --max-line-length";
+        debian.until("the long line is there, whole", secs(10.0), long, |ran| {
+            ran.stdout
+                .parse::<u32>()
+                .is_ok_and(|length| length > 300_000)
+        });
+
         // The server's unit says how many it holds, and ends as it should.
         let clients = "systemctl show --property=StatusText --value ws-keepalive-server@9000";
         debian.until("two clients", secs(10.0), clients, |ran| {

@@ -166,7 +166,14 @@ fn a_socket_nobody_uses_is_warned_of_and_one_of_the_wrong_kind_refused() {
     let passed = format!("metrics=tcp:{metrics},console=tcp:{other},server=tcp:{server}");
     let process = run(&dir, &passed);
     ready(local(metrics));
-    let warnings = warned(&process).join("\n");
+    // Lines are written by a thread of their own.
+    let warnings = until("both are warned of", secs(10.0), || {
+        let warnings = warned(&process);
+        match warnings.len() {
+            2 => Ok(warnings.join("\n")),
+            _ => Err(format!("{warnings:#?}")),
+        }
+    });
     for words in [
         "a socket named `console`, which nobody uses",
         &format!("nobody answers on 127.0.0.1:{server}"),
