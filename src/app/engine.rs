@@ -245,6 +245,9 @@ impl<H: Hold> Engine<H> {
         }
         self.warned = warnings;
         let listeners = self.listeners.commit(change)?;
+        if !listeners.is_empty() {
+            self.listeners.warn_of_unserved();
+        }
         let desired = self.fan_outs.set(&config.targets);
         let changes = self.supervisor.apply(&desired);
         if self.dial != Some(config.dial) {

@@ -163,11 +163,22 @@ fn start_reload_status_and_stop_mean_what_they_say() {
         ));
         assert_eq!(id, "1");
 
+        // systemd and its journal are replaced, and hear of us as before.
+        debian.shell("systemctl daemon-reexec && systemctl restart systemd-journald");
+        debian.write(CONFIG, &config(&target("third", peer)));
+        debian.shell("systemctl reload ws-keepalive");
+        status_text(&debian, "0 of 1 target established");
+        let since = "journalctl --quiet --no-pager --output=cat --unit=ws-keepalive TARGET=third";
+        debian.until("the new journal has it", secs(10.0), since, |ran| {
+            ran.stdout.contains("third cannot connect (tcp)")
+        });
+
         debian.shell("systemctl stop ws-keepalive");
         assert_eq!(show(&debian, "Result"), "success");
         assert_eq!(show(&debian, "ExecMainStatus"), "0");
 
         // A file that is wrong is not tried again and again.
+        debian.write(CONFIG, "[[target]]\nurl = \"gopher://example.com\"\n");
         let ran = debian.run("systemctl start ws-keepalive");
         assert_ne!(ran.code, 0, "{ran:#?}");
         assert_eq!(show(&debian, "ExecMainStatus"), "2");
