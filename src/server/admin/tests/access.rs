@@ -5,9 +5,10 @@ use std::path::PathBuf;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use rustls::client::WantsClientCert;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use rustls::{ClientConfig, ClientConnection, ConfigBuilder, RootCertStore, StreamOwned};
 use socket2::{Domain, Socket, Type};
 
 use super::*;
@@ -281,14 +282,18 @@ impl Files {
         }
     }
 
-    /// The answer to `GET /healthz` by TLS, or why there is none.
-    fn ask(&self, address: SocketAddr, shown: Option<&Issued>) -> std::io::Result<String> {
+    fn trusting(&self) -> ConfigBuilder<ClientConfig, WantsClientCert> {
         let mut roots = RootCertStore::empty();
         roots.add(self.ca.der()).expect("a root");
-        let config = ClientConfig::builder_with_provider(CRYPTO.clone())
+        ClientConfig::builder_with_provider(CRYPTO.clone())
             .with_safe_default_protocol_versions()
             .expect("versions")
-            .with_root_certificates(roots);
+            .with_root_certificates(roots)
+    }
+
+    /// The answer to `GET /healthz` by TLS, or why there is none.
+    fn ask(&self, address: SocketAddr, shown: Option<&Issued>) -> std::io::Result<String> {
+        let config = self.trusting();
         let config = match shown {
             None => config.with_no_client_auth(),
             Some(issued) => {
@@ -298,14 +303,22 @@ impl Files {
                     .expect("a certificate")
             }
         };
-        let name = ServerName::try_from("localhost").expect("a name");
-        let tls = ClientConnection::new(Arc::new(config), name).expect("a client");
-        let mut stream = StreamOwned::new(tls, connect(address));
-        stream.write_all(request("GET", "/healthz", &[]).as_bytes())?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        Ok(answer)
+        let tls = client(config);
+        let asked = request("GET", "/healthz", &[]);
+        exchange(StreamOwned::new(tls, connect(address)), &asked)
     }
+}
+
+fn client(config: ClientConfig) -> ClientConnection {
+    let name = ServerName::try_from("localhost").expect("a name");
+    ClientConnection::new(Arc::new(config), name).expect("a client")
+}
+
+fn exchange(mut stream: impl Read + Write, request: &str) -> std::io::Result<String> {
+    stream.write_all(request.as_bytes())?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 #[test]
@@ -471,6 +484,42 @@ fn a_renewed_certificate_is_shown_to_the_next_client() {
         other.ask(fixture.address, None).is_ok()
     });
     assert!(files.ask(fixture.address, None).is_err());
+}
+
+#[test]
+fn every_address_and_unix_socket_is_guarded_alike() {
+    use std::os::unix::net::UnixStream;
+
+    let files = Files::new();
+    let fixture = serve(Limits::default(), None);
+    let path = files.path("metrics.sock");
+    let other = Listen::Tcp(([127, 0, 0, 2], 0).into());
+    let wanted = Metrics {
+        access: config::Access {
+            users: user(HASH).users,
+            ..files.tls(|_| {})
+        },
+        ..listening(&[loopback(), other, Listen::Unix(path.clone())])
+    };
+    let change = fixture.admin.prepare(&wanted, FLAG).expect("bound");
+    let words = fixture.admin.commit(change).expect("served");
+    assert_eq!(words[0], "metrics TLS, users changed");
+    for listen in fixture.admin.local_addrs() {
+        for (pair, expected) in [("prometheus:secret", 200), ("prometheus:wrong", 401)] {
+            let asked = request("GET", "/healthz", &[&password(pair)]);
+            let tls = client(files.trusting().with_no_client_auth());
+            let answer = match &listen {
+                Listen::Tcp(address) => exchange(StreamOwned::new(tls, connect(*address)), &asked),
+                Listen::Unix(path) => {
+                    let stream = UnixStream::connect(path).expect("it listens");
+                    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+                    exchange(StreamOwned::new(tls, stream), &asked)
+                }
+            };
+            assert_eq!(status(&answer.expect("an answer")), expected, "{listen:?}");
+        }
+    }
+    assert_eq!(fixture.admin.local_addrs().len(), 3);
 }
 
 #[test]
