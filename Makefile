@@ -46,6 +46,15 @@ outer: ## The built binary against real peers; installs them by name into $$TOOL
 	scripts/install-packagers
 	RUST_TEST_THREADS=16 cargo test --locked --test outer
 
+# What is built, and so what is packaged: the tests take the dev profile's binary, for it is there.
+PROFILE ?= release
+
+.PHONY: packages
+packages: ## The deb and the rpm, in target/packages (PROFILE=release)
+	scripts/install-packagers makers
+	cargo build --locked --profile $(PROFILE)
+	scripts/make-packages $(PROFILE)
+
 # Seconds per target.
 FUZZ_SECONDS ?= 60
 

@@ -132,7 +132,10 @@ fn page(command: &clap::Command, date: &str) -> Vec<u8> {
     };
     let written: io::Result<()> = sections();
     debug_assert!(written.is_ok(), "nothing about a Vec fails");
-    out
+    // clap_mangen's space between an option's help and its values, without the breaks that mandoc
+    // finds needless.
+    let page = String::from_utf8_lossy(&out);
+    page.replace(".br\n\n.br\n", ".sp\n").into_bytes()
 }
 
 /// Lines that stay as they are.

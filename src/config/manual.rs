@@ -11,8 +11,7 @@ pub(crate) fn page(date: &str) -> String {
     let version = env!("CARGO_PKG_VERSION");
     let mut page = format!(
         ".ie \\n(.g .ds Aq \\(aq\n.el .ds Aq '\n\
-         .TH ws\\-keepalive.toml 5 \"{}\" \"ws\\-keepalive {version}\" \"ws\\-keepalive manual\"\n",
-        escaped(date)
+         .TH ws-keepalive.toml 5 \"{date}\" \"ws-keepalive {version}\" \"ws-keepalive manual\"\n"
     );
     page.push_str(HEAD);
     for section in raw::File::KEYS {

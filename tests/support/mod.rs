@@ -18,6 +18,7 @@ mod machine;
 mod manager;
 mod namespace;
 mod odd_peer;
+mod packages;
 mod pki;
 mod process;
 mod prometheus;
@@ -41,6 +42,7 @@ pub(crate) use machine::{BlackHole, alone, free_port, shared, sockets_of, tools}
 pub(crate) use manager::{Manager, Told};
 pub(crate) use namespace::{DEAD_ADDRESS, Names, Namespace};
 pub(crate) use odd_peer::{Happened, Manner, OddPeer, OnClose, Pongs, Script, Then};
+pub(crate) use packages::{NEXT, make_packages, packages};
 pub(crate) use pki::{EXPIRED_AT, Leaf, NOT_AFTER, Pair, Pki};
 pub(crate) use process::{Line, Process, Signal, exit_code};
 pub(crate) use prometheus::{Alertmanager, Notice, Prometheus, Webhook, amtool, ours, promtool};
