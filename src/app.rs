@@ -20,8 +20,10 @@ use crate::config::load::{Loaded, Report, Sources, load};
 use crate::config::watch::{Seen, Watch};
 use crate::memory;
 use crate::os;
+use crate::otlp::lines::within;
+use crate::otlp::spans::{Spans, Traces};
 use crate::proto::close::{Asked, Cause, Initiator};
-use crate::proto::event::{End, Event};
+use crate::proto::event::{End, Event, Passed};
 use crate::server::admin::{Admin, Readiness};
 use crate::signal::{Signal, Signals};
 use crate::stats::{Registry, State, TargetStats};
@@ -97,7 +99,10 @@ async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(),
     warn_of_descriptors(loaded.config.targets.len());
 
     let gate = DialGate::new(loaded.config.dial);
-    let holder = Holder { gate: gate.clone() };
+    let holder = Holder {
+        gate: gate.clone(),
+        traces: listeners.traces().clone(),
+    };
     let supervisor = Supervisor::new(holder, registry.clone());
     let mut engine = Engine::new(
         sources,
@@ -162,6 +167,9 @@ fn say_what_starts(loaded: &Loaded, listeners: &Listeners) {
     for listener in listeners.in_words() {
         info!(event = "listening", "{listener}");
     }
+    if let Some(pushed) = listeners.pushed_in_words() {
+        info!(event = "pushing", "{pushed}");
+    }
     let targets = loaded.config.targets.len();
     let plural = if targets == 1 { "" } else { "s" };
     info!(
@@ -214,6 +222,7 @@ fn warn_of_descriptors(targets: usize) {
 #[derive(Clone)]
 struct Holder {
     gate: Arc<DialGate>,
+    traces: Arc<Traces>,
 }
 
 impl Hold for Holder {
@@ -230,6 +239,7 @@ impl Hold for Holder {
         reporter: Reporter,
     ) -> impl Future<Output = ()> + Send + 'static {
         let told = Told {
+            spans: Spans::new(self.traces),
             stats,
             _reporter: reporter,
         };
@@ -279,14 +289,24 @@ impl Control for Arc<Desired> {
     }
 }
 
-/// Tells what happens to a target to its numbers and the log. It ends with its task.
+/// Tells what happens to a target to its numbers, the log and its spans. It ends with its task.
 struct Told {
+    spans: Spans,
     stats: Arc<TargetStats>,
     _reporter: Reporter,
 }
 
 impl Observer for Told {
     fn observe(&mut self, event: Event) {
-        observe(&self.stats, &event);
+        let span = self.spans.event(&self.stats, &event);
+        within(span, || observe(&self.stats, &event));
+    }
+
+    fn dialing(&mut self, target: &Target) -> Option<Box<Passed>> {
+        self.spans.dialing(target)
+    }
+
+    fn passed(&mut self, passed: Box<Passed>) {
+        self.spans.passed(passed);
     }
 }

@@ -14,6 +14,7 @@ mod dialect;
 mod error;
 mod memory;
 mod os;
+mod otlp;
 mod proto;
 mod reload;
 mod server;

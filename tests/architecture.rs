@@ -53,6 +53,11 @@ const MAY_NAME: &[(&str, &[&str])] = &[
         "telemetry",
         &["proto", "reload", "stats", "config", "systemd"],
     ),
+    // It carries what telemetry reads away: to a collector, over transport's streams.
+    (
+        "otlp",
+        &["os", "proto", "stats", "config", "telemetry", "transport"],
+    ),
     ("control", &["os", "reload", "stats", "telemetry"]),
     (
         "server",
@@ -85,6 +90,7 @@ const MAY_NAME: &[(&str, &[&str])] = &[
             "supervisor",
             "systemd",
             "telemetry",
+            "otlp",
             "server",
         ],
     ),

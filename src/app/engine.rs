@@ -146,6 +146,7 @@ impl<H: Hold> Engine<H> {
         self.loading = None;
         self.fan_outs.stop();
         self.standing.stopping();
+        self.listeners.begin_drain();
         let Self {
             supervisor,
             listeners,

@@ -1,4 +1,4 @@
-//! What the daemon listens on, and how a reload changes it: bind first, swap then.
+//! What the daemon listens on and pushes to, and how a reload changes it: bind first, swap then.
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -14,6 +14,8 @@ use tracing::{error, warn};
 use crate::config::{self, Config, Listen};
 use crate::control::{self, ControlServer};
 use crate::os;
+use crate::otlp::Exporter;
+use crate::otlp::spans::Traces;
 use crate::reload::ReloadSender;
 use crate::server::admin::{self, Access, Admin, ListenerChange, Readiness};
 use crate::server::listener::Listener;
@@ -34,7 +36,7 @@ const METRICS_DRAIN: Duration = Duration::from_secs(1);
 /// The embedded listener may take this much longer than its `close_timeout` to end.
 const DRAIN_MARGIN: Duration = Duration::from_secs(1);
 
-/// Everything that is listened on.
+/// Everything that is listened on, and what is pushed.
 pub(super) struct Listeners {
     registry: Arc<Registry>,
     readiness: Arc<Readiness>,
@@ -44,6 +46,7 @@ pub(super) struct Listeners {
     metrics: Option<Admin>,
     peer: Option<Peer>,
     control: Option<ControlServer>,
+    exporter: Exporter,
 }
 
 /// The embedded listener.
@@ -62,6 +65,7 @@ pub(super) struct Change {
     reload_by_http: bool,
     peer: PeerChange,
     control: ControlChange,
+    otlp: Option<Arc<config::Otlp>>,
 }
 
 enum MetricsChange {
@@ -96,6 +100,7 @@ impl Listeners {
         passed: Passed,
     ) -> Self {
         Self {
+            exporter: Exporter::new(registry.clone()),
             registry,
             readiness,
             reload,
@@ -104,6 +109,11 @@ impl Listeners {
             peer: None,
             control: None,
         }
+    }
+
+    /// Where targets' spans go.
+    pub(super) fn traces(&self) -> &Arc<Traces> {
+        self.exporter.traces()
     }
 
     /// Binds what `config` wants and is not bound yet. Fails with nothing changed. Needs the
@@ -118,6 +128,7 @@ impl Listeners {
             reload_by_http: config.metrics.reload,
             peer,
             control,
+            otlp: config.otlp.clone(),
         })
     }
 
@@ -221,6 +232,7 @@ impl Listeners {
         }
         words.extend(self.commit_peer(change.peer));
         words.extend(self.commit_control(change.control));
+        words.extend(self.exporter.apply(change.otlp.as_ref())?);
         Ok(words)
     }
 
@@ -331,6 +343,11 @@ impl Listeners {
         words
     }
 
+    /// What is pushed where, in one phrase.
+    pub(super) fn pushed_in_words(&self) -> Option<String> {
+        self.exporter.in_words()
+    }
+
     /// Says which passed sockets nobody serves: their clients would wait for ever.
     pub(super) fn warn_of_unserved(&self) {
         for socket in self
@@ -358,7 +375,12 @@ impl Listeners {
     pub(super) fn longest_drain(&self) -> Duration {
         let peer = self.peer.as_ref();
         let peer = peer.map(|peer| peer.config.close_timeout + DRAIN_MARGIN);
-        peer.unwrap_or_default() + METRICS_DRAIN
+        peer.unwrap_or_default() + self.exporter.longest_end() + METRICS_DRAIN
+    }
+
+    /// Everything is about to be closed.
+    pub(super) fn begin_drain(&self) {
+        self.exporter.keep_for_the_last();
     }
 
     /// Closes every connection of the embedded listener with 1000 and waits for the replies.
@@ -377,6 +399,7 @@ impl Listeners {
     /// Ends what was kept for the operator to look at while the connections closed.
     pub(super) async fn shutdown(&mut self) {
         self.control = None;
+        self.exporter.shutdown().await;
         if let Some(metrics) = self.metrics.take() {
             let ending = tokio::task::spawn_blocking(move || metrics.shutdown(METRICS_DRAIN));
             if ending.await.is_err() {

@@ -12,7 +12,9 @@ use super::gate::DialGate;
 use crate::config::{Heartbeat, Target, mask};
 use crate::proto::backoff::BackoffPolicy;
 use crate::proto::close::Asked;
-use crate::proto::event::{DialFailure, Established, Event, Message, Recovered};
+use crate::proto::event::{
+    DialFailure, Established, Event, Message, Passed, PassedStep, Phase, Recovered,
+};
 use crate::proto::heartbeat::{HeartbeatPolicy, PingMode, spread};
 use crate::proto::reconnect::{Advice, Reconnect};
 use crate::session::hello::{self, Greeted};
@@ -131,6 +133,18 @@ pub(crate) trait Observer {
     /// Something happened.
     fn observe(&mut self, event: Event);
 
+    /// `target` is about to be dialed: where to write down how that passes, if it is wanted.
+    fn dialing(&mut self, target: &Target) -> Option<Box<Passed>> {
+        let _ = target;
+        None
+    }
+
+    /// How it passed, whatever came of it. The event that says so follows, unless the dial was
+    /// given up.
+    fn passed(&mut self, passed: Box<Passed>) {
+        drop(passed);
+    }
+
     /// The next message to send.
     fn poll_outgoing(&mut self, cx: &mut Context<'_>) -> Poll<(Message, oneshot::Sender<bool>)> {
         let _ = cx;
@@ -246,34 +260,51 @@ impl<O: Observer> Holder<O> {
         let dialing = self.target.clone();
         let resume = self.resume.clone();
         let failing = self.reconnect.failures() > 0;
-        let mut dialed = std::pin::pin!(async {
-            let _place = gate.enter(failing).await;
-            // Large, and only made once there is a place: thousands may wait for one.
-            let dialed = Box::pin(dial(&dialing, resume.as_deref())).await;
-            let greeted = match dialed {
-                Ok(dialed) => Box::pin(hello::greet(dialed, &dialing)).await,
-                Err(error) => Err(error),
-            };
-            gate.dialed(greeted.is_ok());
-            greeted
-        });
-        loop {
-            tokio::select! {
-                biased;
-                wish = self.desired.other_than(&self.target) => match wish {
-                    Err(_) => return Err(Over),
-                    Ok(wanted) => {
-                        let same = wanted.same_connection(&dialing);
-                        self.target = wanted;
-                        if !same {
-                            self.forget();
-                            return Ok(None);
+        let mut passed = self.observer.dialing(&dialing);
+        let outcome = {
+            let passed = &mut passed;
+            let mut dialed = std::pin::pin!(async {
+                let _place = gate.enter(failing).await;
+                // Large, and only made once there is a place: thousands may wait for one.
+                let way = passed.as_deref_mut();
+                let dialed = Box::pin(dial(&dialing, resume.as_deref(), way)).await;
+                let greeted = match dialed {
+                    Ok(dialed) => {
+                        let greeted = Box::pin(hello::greet(dialed, &dialing)).await;
+                        if let Some(passed) = passed {
+                            add_hello(passed, &greeted);
                         }
+                        greeted
                     }
-                },
-                dialed = &mut dialed => return Ok(Some(dialed.map(Box::new).map_err(Box::new))),
+                    Err(error) => Err(error),
+                };
+                gate.dialed(greeted.is_ok());
+                greeted
+            });
+            loop {
+                tokio::select! {
+                    biased;
+                    wish = self.desired.other_than(&self.target) => match wish {
+                        Err(_) => break Err(Over),
+                        Ok(wanted) => {
+                            let same = wanted.same_connection(&dialing);
+                            self.target = wanted;
+                            if !same {
+                                self.forget();
+                                break Ok(None);
+                            }
+                        }
+                    },
+                    dialed = &mut dialed => {
+                        break Ok(Some(dialed.map(Box::new).map_err(Box::new)));
+                    }
+                }
             }
+        };
+        if let Some(passed) = passed {
+            self.observer.passed(passed);
         }
+        outcome
     }
 
     #[expect(clippy::boxed_local, reason = "it comes in a box, and is freed here")]
@@ -409,6 +440,23 @@ impl<O: Observer> Holder<O> {
                 () = alarm => return Ok(()),
             }
         }
+    }
+}
+
+/// A hello follows the dial's own steps at once.
+fn add_hello(passed: &mut Passed, greeted: &Result<Greeted, DialError>) {
+    let times = match greeted {
+        Ok(greeted) => &greeted.dialed.times,
+        Err(error) => &error.times,
+    };
+    if let Some(took) = times[Phase::Hello as usize] {
+        let last = passed.steps.last();
+        let after = last.map_or(Duration::ZERO, |last| last.after + last.took);
+        passed.steps.push(PassedStep {
+            phase: Phase::Hello,
+            after,
+            took,
+        });
     }
 }
 

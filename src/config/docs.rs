@@ -99,7 +99,7 @@ pub(crate) fn annotated_default() -> String {
     for section in raw::File::KEYS {
         text.push('\n');
         comment(&mut text, section.doc);
-        let optional = section.name == "server" || section.name == "target";
+        let optional = matches!(section.name, "server" | "otlp" | "target");
         let header = match section.name {
             "target" => "#[[target]]".to_owned(),
             name if optional => format!("#[{name}]"),
@@ -169,6 +169,15 @@ fn example(name: &str) -> &'static str {
         "tcp_keepalive_interval" => "\"10s\"",
         "tcp_keepalive_count" => "3",
         "tcp_user_timeout" => "\"30s\"",
+        "endpoint" => "\"https://collector.example.com:4318\"",
+        "protocol" => "\"http/protobuf\"",
+        "interval" => "\"30s\"",
+        "timeout" => "\"10s\"",
+        "compression" => "\"gzip\"",
+        "resource" => "{ \"deployment.environment.name\" = \"staging\" }",
+        "metrics" | "traces" => "true",
+        "logs" => "false",
+        "rtt" => "\"delta\"",
         "max_silence" => "\"45s\"",
         "staleness" => "\"30s\"",
         "path_idle_timeout" => "\"60s\"",

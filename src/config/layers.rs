@@ -247,7 +247,7 @@ impl<'t> Layers<'t> {
         names: impl Iterator<Item = &'n str> + Clone,
         mistakes: &mut Vec<Mistake>,
     ) {
-        const SECTIONS: &str = "log, metrics, control, server, dial, defaults";
+        const SECTIONS: &str = "log, metrics, control, server, dial, otlp, defaults";
         for (index, single) in self.singles.iter().enumerate() {
             if self.matched.borrow().contains(&index) {
                 continue;

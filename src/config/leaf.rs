@@ -4,6 +4,7 @@ mod connection;
 mod heartbeat;
 mod label;
 mod listen;
+mod otlp;
 mod proxy;
 mod request;
 mod source;
@@ -27,6 +28,7 @@ pub(super) use heartbeat::{
 };
 pub(super) use label::Labels;
 pub(super) use listen::{Addresses, FaultSetting, ListenAddress};
+pub(super) use otlp::{Attributes, CollectorUrl, Gzip};
 pub(super) use proxy::{ProxySetting, masked_proxy};
 pub(crate) use request::WsUrl;
 pub(super) use request::{HeaderTable, Subprotocols};

@@ -15,6 +15,7 @@ mod leaf;
 pub(crate) mod load;
 pub(crate) mod manual;
 mod mistake;
+pub(crate) mod otlp;
 mod overlay;
 mod place;
 mod print;
@@ -39,6 +40,7 @@ use std::time::Duration;
 pub(crate) use faults::FaultSwitches;
 pub(crate) use heartbeat::Heartbeat;
 pub(crate) use leaf::WsUrl;
+pub(crate) use otlp::Otlp;
 pub(crate) use place::Place;
 pub(crate) use secret::{Secret, mask};
 
@@ -57,6 +59,8 @@ pub(crate) struct Config {
     /// The embedded listener.
     pub(crate) server: Option<Server>,
     pub(crate) dial: DialLimits,
+    /// What is pushed to a collector.
+    pub(crate) otlp: Option<Arc<Otlp>>,
     /// In the order of the files; names are unique.
     pub(crate) targets: Vec<Arc<Target>>,
 }
@@ -599,6 +603,9 @@ pub(crate) struct Policy {
     pub(crate) path_idle_timeout: Option<Duration>,
     /// One connection to every address of the name, which is looked up again this often.
     pub(crate) fan_out: Option<Duration>,
+    /// Whether the request carries `traceparent` when traces are on; applied at the next dial.
+    /// Default false.
+    pub(crate) traceparent: bool,
 }
 
 impl Default for Policy {
@@ -616,6 +623,7 @@ impl Default for Policy {
             rtt_buckets: Buckets::default(),
             path_idle_timeout: None,
             fan_out: None,
+            traceparent: false,
         }
     }
 }

@@ -26,6 +26,7 @@ pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
     for section in raw::File::KEYS {
         if matches!(section.name, "target" | "defaults")
             || (section.name == "server" && config.server.is_none())
+            || (section.name == "otlp" && config.otlp.is_none())
         {
             continue;
         }
@@ -48,6 +49,11 @@ pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
                     .control
                     .as_ref()
                     .map(|path| (quoted(&path.to_string_lossy()), "$RUNTIME_DIRECTORY".into())),
+                ("otlp", key) => config.otlp.as_ref().and_then(|otlp| {
+                    let mut derived = otlp.derived.iter();
+                    let (_, value, from) = derived.find(|(known, _, _)| *known == key)?;
+                    Some((value.clone(), from.clone()))
+                }),
                 _ => None,
             },
         };
@@ -299,7 +305,7 @@ fn shown(value: &Value, path: &[Step]) -> String {
         return plain(value);
     };
     match key.as_str() {
-        "url" => quoted(&masked_url(value.as_str().unwrap_or(""))),
+        "url" | "endpoint" => quoted(&masked_url(value.as_str().unwrap_or(""))),
         "on_open" => {
             let count = value.as_array().map_or(1, <[Value]>::len);
             format!("[{}]", vec![MASK; count].join(", "))

@@ -8,13 +8,14 @@ use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use super::heartbeat::Kind;
 use super::layer::Step;
 use super::leaf::{
-    Addresses, AnswerHeaders, AuthChoice, BindTo, BucketBounds, Channels, CipherSuites,
-    CookieTable, Count, Destinations, Expectation, Factor, FaultSetting, FileMode, FilePath,
-    HeaderTable, HeaderText, Interval, JsonObject, JsonParams, KeepaliveTime, Labels, Line,
-    ListenAddress, Login, LookupInterval, Name, Namespace, Passcode, Pem, Positive, Probes,
-    ProxySetting, Redirects, Retries, Share, Size, Subprotocols, Template, Text, TlsName, Topics,
-    UserTable, UserTimeout, WebTlsVersion, WsUrl,
+    Addresses, AnswerHeaders, Attributes, AuthChoice, BindTo, BucketBounds, Channels, CipherSuites,
+    CollectorUrl, CookieTable, Count, Destinations, Expectation, Factor, FaultSetting, FileMode,
+    FilePath, Gzip, HeaderTable, HeaderText, Interval, JsonObject, JsonParams, KeepaliveTime,
+    Labels, Line, ListenAddress, Login, LookupInterval, Name, Namespace, Passcode, Pem, Positive,
+    Probes, ProxySetting, Redirects, Retries, Share, Size, Subprotocols, Template, Text, TlsName,
+    Topics, UserTable, UserTimeout, WebTlsVersion, WsUrl,
 };
+use super::otlp::{OtlpProtocol, Temporality};
 use super::read::{Key, Read, Reader, section};
 use super::{ClientAuth, IpFamily, LogFormat, LogLevel, Secret, TlsVersion};
 use crate::dialect::mqtt;
@@ -32,6 +33,9 @@ section! {
         server: Server,
         /// How hard the network is hit when many targets dial at once.
         dial: Dial,
+        /// Metrics, traces and logs pushed to a collector by OTLP. Without this table nothing is, unless `OTEL_EXPORTER_OTLP_ENDPOINT`, or that of a
+        /// signal, is set. What this table does not say OpenTelemetry's variables do: docs/otlp.md has them.
+        otlp: Otlp,
         /// Any key of a target but `name` and `url`: what targets have that do not say otherwise.
         /// The tables `reconnect`, `labels`, `headers`, `cookies`, `tls` and `proxy_tls` merge key by key,
         /// any other value replaces, `auth` and arrays included; `heartbeat` merges with one of the same `kind`.
@@ -203,6 +207,39 @@ section! {
     }
 }
 
+section! {
+    /// OTLP.
+    Otlp {
+        /// Base URL of the collector; by HTTP `/v1/metrics`, `/v1/traces` and `/v1/logs` are added to it. `https://` is TLS. Default: what
+        /// `OTEL_EXPORTER_OTLP_ENDPOINT` says, else `http://localhost:4318`, by gRPC `http://localhost:4317`.
+        endpoint: CollectorUrl,
+        /// `grpc` or `http/protobuf`. Default: what `OTEL_EXPORTER_OTLP_PROTOCOL` says, else `http/protobuf`.
+        protocol: OtlpProtocol,
+        /// How often metrics are exported; at least 1s. Default: what `OTEL_METRIC_EXPORT_INTERVAL` says, else 30s.
+        interval: LookupInterval,
+        /// One export. Default: what `OTEL_EXPORTER_OTLP_TIMEOUT` says, else 10s.
+        timeout: Positive,
+        /// Sent with every export; values as those of a target's `headers`, read each time.
+        headers: HeaderTable,
+        /// `gzip` or `none`. Default: what `OTEL_EXPORTER_OTLP_COMPRESSION` says, else `none`.
+        compression: Gzip,
+        /// TLS to an `https://` endpoint.
+        tls: Tls,
+        /// Attributes of the resource: `{ "deployment.environment.name" = "staging" }`. Those of `OTEL_RESOURCE_ATTRIBUTES` that it does not name
+        /// stand beside them. `service.name` is `OTEL_SERVICE_NAME` or `ws-keepalive`, `service.instance.id` the host's name, unless said here.
+        resource: Attributes,
+        /// Whether metrics are pushed. Default: true.
+        metrics: bool,
+        /// Whether spans are: one `connect` per dial, one `outage` from loss to recovery. Default: true.
+        traces: bool,
+        /// Whether log lines are. Default: false.
+        logs: bool,
+        /// The histogram of round trips: `delta`, counted from one export to the next, or `cumulative`, as it is scraped. Everything else is cumulative.
+        /// Default: what `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` says, else `delta`.
+        rtt: Temporality,
+    }
+}
+
 /// The keys that a target and `[defaults]` share, after the ones only `$name` has.
 macro_rules! target_section {
     ($(#[doc = $about:literal])+ $name:ident { $($own:tt)* }) => { section! {
@@ -312,6 +349,9 @@ macro_rules! target_section {
             max_line: Size = "1MiB",
             /// A larger event of an event stream ends the connection.
             max_event: Size = "4MiB",
+            /// Whether the request carries `traceparent` (W3C Trace Context), so that what the peer records of it stands below our span. Only while
+            /// `[otlp]` exports traces, and to no host a redirect leads to.
+            traceparent: bool = false,
             /// The shortest idle timer on the way (a load balancer's, a proxy's), if you know it: an interval of half of it or more is warned about.
             path_idle_timeout: Positive,
             /// Upper bounds of the round-trip histogram's buckets, ascending, 64 at most.

@@ -230,9 +230,6 @@ impl<'a> Reader<'a> {
 
     /// Reports a key that does not exist.
     pub(super) fn unknown(&mut self, name: &str, keys: &[Key]) {
-        if FUTURE.contains(&name) {
-            return self.key_mistake("not in this version yet; remove the key");
-        }
         let of_metrics = self.path.first() == Some(&"metrics".into());
         let elsewhere = ELSEWHERE.iter().find(|(key, _)| *key == name);
         if let Some((_, why)) = elsewhere.filter(|_| of_metrics) {
@@ -246,9 +243,6 @@ impl<'a> Reader<'a> {
         self.key_mistake(format!("unknown key; {hint}"));
     }
 }
-
-/// Keys later versions have.
-const FUTURE: [&str; 1] = ["otlp"];
 
 /// Keys of the web configuration that Prometheus' exporters share and that are not ours, and why.
 const ELSEWHERE: [(&str, &str); 6] = [

@@ -4,6 +4,7 @@
 mod connection;
 mod heartbeat;
 mod metrics;
+mod otlp;
 mod warnings;
 
 use std::collections::{HashMap, HashSet};
@@ -50,7 +51,7 @@ pub(super) fn resolve(
         .map(|value| server(&read_section(Some(value)), layers, variable, mistakes));
     let metrics = read_section(section("metrics"));
     let metrics = metrics::metrics(&metrics, layers, variable, mistakes, warnings);
-    let targets = Resolver {
+    let mut resolver = Resolver {
         layers,
         variable,
         mistakes,
@@ -60,14 +61,16 @@ pub(super) fn resolve(
         fanned_out: HashSet::new(),
         shared: Shared::default(),
         warnings: Warnings::default(),
-    }
-    .targets(warnings);
+    };
+    let otlp = resolver.otlp(warnings);
+    let targets = resolver.targets(warnings);
     Config {
         log: log(&read_section(section("log"))),
         metrics,
         control: control(&read_section(section("control")), layers, variable),
         server,
         dial: dial(&read_section(section("dial"))),
+        otlp: otlp.map(Arc::new),
         targets,
     }
 }
@@ -405,6 +408,7 @@ impl Resolver<'_, '_> {
             ),
             path_idle_timeout: pick!(chain, path_idle_timeout).get().map(|d| d.0),
             fan_out: None,
+            traceparent: pick!(chain, traceparent).get().copied().unwrap_or(false),
         }
     }
 

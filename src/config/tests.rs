@@ -14,6 +14,7 @@ mod files;
 mod heartbeat;
 mod layering;
 mod metrics;
+mod otlp;
 
 type Variables = Vec<(OsString, OsString)>;
 

@@ -62,6 +62,26 @@ impl fmt::Display for Phase {
 /// How long each phase of a dial took; `None` for a phase it did not have.
 pub type PhaseTimes = [Option<Duration>; Phase::ALL.len()];
 
+/// How a dial passed, step by step, for who wants more than [`PhaseTimes`]: after a redirect a
+/// phase is gone through again.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Passed {
+    /// The header of that name (W3C Trace Context), if the request is to carry one.
+    pub(crate) traceparent: Option<Box<str>>,
+    /// When the dial had its place at the gate; `None` if it never had.
+    pub(crate) began: Option<SystemTime>,
+    pub(crate) steps: Vec<PassedStep>,
+}
+
+/// A step that was gone through, to its end or its failure.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct PassedStep {
+    pub(crate) phase: Phase,
+    /// Since the dial began.
+    pub(crate) after: Duration,
+    pub(crate) took: Duration,
+}
+
 /// A WebSocket data message, or an event's data.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Message {

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use arrival_gap::ArrivalGap;
 pub(crate) use histogram::{Buckets, Histogram, HistogramSnapshot};
 pub(crate) use history::{History, PastEnd};
-pub(crate) use registry::{EntryGuard, ListenerGuard, ListenerStats, Registry};
+pub(crate) use registry::{EntryGuard, ListenerGuard, ListenerStats, PushStats, Registry};
 
 use crate::proto::event::{Event, Facts, Phase};
 
@@ -305,6 +305,11 @@ impl TargetStats {
         Some(self.last_rtt.get())
             .filter(|n| *n != u64::MAX)
             .map(Duration::from_nanos)
+    }
+
+    /// When the target was registered: what its counters count from.
+    pub(crate) fn born(&self) -> Instant {
+        self.fleet.epoch + Duration::from_nanos(self.born)
     }
 
     /// Time up and time down until now. Neither ever goes back.

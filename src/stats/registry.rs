@@ -1,7 +1,7 @@
 //! Who has numbers: every target and listener of the process, each for as long as its guard lives.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::time::{Instant, SystemTime};
 
@@ -17,6 +17,29 @@ pub(crate) struct ListenerStats {
     pub(crate) connections: AtomicU64,
 }
 
+/// Numbers of one signal that is pushed to a collector.
+#[derive(Debug)]
+pub(crate) struct PushStats {
+    /// The `signal` label.
+    pub(crate) signal: &'static str,
+    /// Whether it is pushed at all; without it there are no series.
+    pub(crate) is_on: AtomicBool,
+    pub(crate) failures: AtomicU64,
+    /// Spans, log lines or points that will never arrive.
+    pub(crate) dropped: AtomicU64,
+}
+
+impl PushStats {
+    fn new(signal: &'static str) -> Self {
+        Self {
+            signal,
+            is_on: AtomicBool::new(false),
+            failures: AtomicU64::new(0),
+            dropped: AtomicU64::new(0),
+        }
+    }
+}
+
 /// Every number of the process, and the only thing exporters look at.
 #[derive(Debug)]
 pub(crate) struct Registry {
@@ -29,6 +52,8 @@ pub(crate) struct Registry {
     pub(crate) reload_successful: AtomicU8,
     /// Unix seconds of the last configuration that was applied.
     pub(crate) reload_success_time: AtomicU64,
+    /// Metrics, traces, logs.
+    pub(crate) pushes: [PushStats; 3],
 }
 
 impl Registry {
@@ -41,6 +66,7 @@ impl Registry {
             task_panics: AtomicU64::new(0),
             reload_successful: AtomicU8::new(0),
             reload_success_time: AtomicU64::new(0),
+            pushes: ["metrics", "traces", "logs"].map(PushStats::new),
         })
     }
 

@@ -11,20 +11,20 @@ use super::words::{escape, from_fn};
 use crate::proto::event::{End, Facts, TlsFacts};
 
 /// The facts of a connection as fields of its lines; what is not known is left out.
-pub(super) struct Fields<'a> {
-    pub(super) proxy: Option<&'a str>,
-    pub(super) tls_version: Option<&'static str>,
-    pub(super) tls_cipher: Option<&'static str>,
-    pub(super) certificate_not_after: Option<String>,
-    pub(super) subprotocol: Option<Cow<'a, str>>,
-    pub(super) server: Option<String>,
-    pub(super) via: Option<String>,
+pub(crate) struct Fields<'a> {
+    pub(crate) proxy: Option<&'a str>,
+    pub(crate) tls_version: Option<&'static str>,
+    pub(crate) tls_cipher: Option<&'static str>,
+    pub(crate) certificate_not_after: Option<String>,
+    pub(crate) subprotocol: Option<Cow<'a, str>>,
+    pub(crate) server: Option<String>,
+    pub(crate) via: Option<String>,
     /// All that were kept, as `name: value`, one after the other with `; ` between.
-    pub(super) headers: Option<String>,
+    pub(crate) headers: Option<String>,
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn of(facts: Option<&'a Facts>) -> Self {
+    pub(crate) fn of(facts: Option<&'a Facts>) -> Self {
         let tls = facts.and_then(|facts| facts.tls);
         Self {
             proxy: facts.and_then(|facts| facts.proxy.as_deref()),

@@ -9,7 +9,7 @@ mod journal;
 use std::backtrace::{Backtrace, BacktraceStatus};
 use std::fmt::{self, Write as _};
 use std::io::{self, IsTerminal, Write};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::time::{Duration, SystemTime};
 
 use serde_json::Value;
@@ -20,7 +20,7 @@ use tracing_appender::non_blocking::{ErrorCounter, NonBlockingBuilder, WorkerGua
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -75,7 +75,8 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
         .with_writer(queue);
     let subscriber = tracing_subscriber::registry()
         .with(filter(level))
-        .with(layer);
+        .with(layer)
+        .with(Tap);
     if subscriber.try_init().is_err() {
         return LogGuard { _worker: None };
     }
@@ -98,6 +99,41 @@ fn sink(format: LogFormat) -> (Box<dyn Write + Send>, &'static str) {
         return (Box::new(writer), "the journal");
     }
     (Box::new(stderr), "stderr")
+}
+
+/// Who is told our lines beside stderr.
+pub(crate) trait LineSink: Send + Sync {
+    /// Whether it wants any now; a line is not taken apart for one that does not.
+    fn is_on(&self) -> bool;
+
+    /// A line, told on the thread that writes it: nothing may be waited for here.
+    fn line(&self, level: tracing::Level, message: &str, fields: &[(&'static str, Value)]);
+}
+
+static SINK: RwLock<Option<Arc<dyn LineSink>>> = RwLock::new(None);
+
+/// Tells `sink` every line from now on, those of libraries apart: what carries the lines away would
+/// otherwise feed itself.
+pub(crate) fn tell(sink: Arc<dyn LineSink>) {
+    *SINK.write().unwrap_or_else(PoisonError::into_inner) = Some(sink);
+}
+
+/// Where lines are taken off for [`tell`].
+struct Tap;
+
+impl<S: Subscriber> Layer<S> for Tap {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let metadata = event.metadata();
+        if metadata.target().split("::").next() != Some("ws_keepalive") {
+            return;
+        }
+        let sink = SINK.read().unwrap_or_else(PoisonError::into_inner);
+        if let Some(sink) = sink.as_ref().filter(|sink| sink.is_on()) {
+            let mut fields = Fields::default();
+            event.record(&mut fields);
+            sink.line(*metadata.level(), &fields.message, &fields.values);
+        }
+    }
 }
 
 /// Whether lines of this format are for people: they stand among what a command prints.

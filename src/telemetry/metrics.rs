@@ -6,8 +6,8 @@
 //! them afterwards: the SDK fixes its cardinality limit when the provider is built and never gives
 //! memory back, and one metric of every target at a time is all that is ever held beside the text.
 
-pub(super) mod families;
-pub(super) mod points;
+pub(crate) mod families;
+pub(crate) mod points;
 
 use std::sync::Arc;
 

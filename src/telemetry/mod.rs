@@ -2,7 +2,7 @@
 //!
 //! Everything here reads [`crate::stats`] or takes an event; nothing sees a target or a socket.
 
-mod evidence;
+pub(crate) mod evidence;
 pub(crate) mod logs;
 pub(crate) mod metrics;
 pub(crate) mod observe;

@@ -24,7 +24,7 @@ use super::upgrade::{self, UpgradeRequest};
 use super::ws::WsLink;
 use crate::config::{Heartbeat, IpFamily, Place, ProxyKind, ResolveTo, Target, TlsOptions, mask};
 use crate::os;
-use crate::proto::event::{Facts, Phase, PhaseTimes, TlsFacts};
+use crate::proto::event::{Facts, Passed, PassedStep, Phase, PhaseTimes, TlsFacts};
 use crate::proto::reconnect::Advice;
 
 /// A peer reached.
@@ -55,7 +55,10 @@ pub(crate) struct DialError {
 }
 
 /// Where a dial stands: which phase, since when, and by when it all must be done.
-struct Progress {
+struct Progress<'p> {
+    began: Instant,
+    /// Where each step is written down, if anybody wants to know.
+    passed: Option<&'p mut Passed>,
     times: PhaseTimes,
     phase: Phase,
     since: Instant,
@@ -65,7 +68,7 @@ struct Progress {
     peer: Option<SocketAddr>,
 }
 
-impl Progress {
+impl Progress<'_> {
     fn enter(&mut self, phase: Phase) {
         self.phase = phase;
         self.since = Instant::now();
@@ -82,8 +85,16 @@ impl Progress {
         let (key, limit) = limit;
         let own = self.since + limit;
         let result = timeout_at(own.min(self.overall), work).await;
+        let took = self.since.elapsed();
         let time = &mut self.times[self.phase as usize];
-        *time = Some(time.unwrap_or_default() + self.since.elapsed());
+        *time = Some(time.unwrap_or_default() + took);
+        if let Some(passed) = &mut self.passed {
+            passed.steps.push(PassedStep {
+                phase: self.phase,
+                after: self.since.saturating_duration_since(self.began),
+                took,
+            });
+        }
         match result {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(failure)) => Err(self.failed(failure)),
@@ -137,23 +148,36 @@ impl Failure {
 
 /// Reaches `target`'s peer and makes it speak WebSocket, or send an event stream, which is taken up
 /// at `resume`.
-pub(crate) async fn dial(target: &Target, resume: Option<&Resume>) -> Result<Dialed, DialError> {
-    dialed(target, resume, &mut Trace::default()).await
+///
+/// Its steps are written down in `passed`, which also says what the request carries of it.
+pub(crate) async fn dial(
+    target: &Target,
+    resume: Option<&Resume>,
+    passed: Option<&mut Passed>,
+) -> Result<Dialed, DialError> {
+    dialed(target, resume, &mut Trace::default(), passed).await
 }
 
 /// The same from the beginning, for people who want to see what passed.
 pub(crate) async fn dial_traced(target: &Target, trace: &mut Trace) -> Result<Dialed, DialError> {
-    dialed(target, None, trace).await
+    dialed(target, None, trace, None).await
 }
 
 async fn dialed(
     target: &Target,
     resume: Option<&Resume>,
     trace: &mut Trace,
+    mut passed: Option<&mut Passed>,
 ) -> Result<Dialed, DialError> {
     let timeouts = &target.policy.timeouts;
     let now = Instant::now();
+    let traceparent = passed.as_deref_mut().and_then(|passed| {
+        passed.began = Some(SystemTime::now());
+        passed.traceparent.clone()
+    });
     let mut progress = Progress {
+        began: now,
+        passed,
         times: PhaseTimes::default(),
         phase: Phase::Upgrade,
         since: now,
@@ -178,6 +202,7 @@ async fn dialed(
             resume,
             place: &place,
             is_own: same_origin(&first, &place),
+            traceparent: traceparent.as_deref(),
         };
         let reached = dial.once(&mut progress, trace).await;
         let next = match reached {
@@ -270,6 +295,8 @@ struct Dial<'a> {
     /// Whether this is where the target's url points, and not where a redirect led: credentials,
     /// `resolve` and `server_name` are for that place alone.
     is_own: bool,
+    /// The header of that name.
+    traceparent: Option<&'a str>,
 }
 
 /// The first hop.
@@ -279,7 +306,11 @@ enum Hop {
 }
 
 impl Dial<'_> {
-    async fn once(&self, progress: &mut Progress, trace: &mut Trace) -> Result<Reached, DialError> {
+    async fn once(
+        &self,
+        progress: &mut Progress<'_>,
+        trace: &mut Trace,
+    ) -> Result<Reached, DialError> {
         let options = &self.target.connection;
         let timeouts = &self.target.policy.timeouts;
         progress.enter(Phase::Proxy);
@@ -373,7 +404,7 @@ impl Dial<'_> {
     /// Reads TLS files under the whole dial's limit alone, in the phase under way.
     async fn prepared(
         &self,
-        progress: &Progress,
+        progress: &Progress<'_>,
         options: &Arc<TlsOptions>,
     ) -> Result<Prepared, DialError> {
         let message = match timeout_at(progress.overall, tls::prepare(options)).await {
@@ -387,7 +418,7 @@ impl Dial<'_> {
     /// Where the first connection goes: to the proxy, if there is one.
     async fn first_hop(
         &self,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         proxy: Option<&Proxy>,
     ) -> Result<Hop, DialError> {
         if let Some(proxy) = proxy {
@@ -408,7 +439,7 @@ impl Dial<'_> {
     /// Where the proxy's tunnel leads; of no account without one.
     async fn destination(
         &self,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         proxy: Option<&Proxy>,
     ) -> Result<Destination<'_>, DialError> {
         let (host, port) = (self.place.host.as_str(), self.place.port);
@@ -438,7 +469,7 @@ impl Dial<'_> {
     }
 
     /// The addresses of the place: those of `resolve`, else what DNS says.
-    async fn addresses(&self, progress: &mut Progress) -> Result<Vec<SocketAddr>, DialError> {
+    async fn addresses(&self, progress: &mut Progress<'_>) -> Result<Vec<SocketAddr>, DialError> {
         let fixed = self.fixed();
         let (host, port) = (self.place.host.as_str(), self.place.port);
         if fixed.is_empty() {
@@ -469,7 +500,7 @@ impl Dial<'_> {
 
     async fn resolve(
         &self,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         host: &str,
         zone: Option<&str>,
         port: u16,
@@ -498,7 +529,7 @@ impl Dial<'_> {
 
     async fn connect(
         &self,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         hop: &Hop,
         proxy: Option<&Proxy>,
         trace: &mut Trace,
@@ -549,7 +580,7 @@ impl Dial<'_> {
     /// TLS, if the place wants it.
     async fn secure(
         &self,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         io: Io,
         prepared: Option<&Prepared>,
         trace: &mut Trace,
@@ -588,7 +619,7 @@ impl Dial<'_> {
 
     async fn upgrade(
         &self,
-        progress: &mut Progress,
+        progress: &mut Progress<'_>,
         io: Io,
         secured: &Option<(TlsFacts, TlsWatch)>,
         proxy: Option<&Proxy>,
@@ -596,7 +627,7 @@ impl Dial<'_> {
     ) -> Result<Agreed, DialError> {
         progress.enter(Phase::Upgrade);
         let options = &self.target.connection;
-        let headers = request::headers(self.target, self.place, self.is_own)
+        let headers = request::headers(self.target, self.place, self.is_own, self.traceparent)
             .map_err(|message| progress.refused(message))?;
         let secrets = self.secrets(proxy);
         let host = match &options.host_header {

@@ -12,6 +12,7 @@ mod proxy;
 mod request;
 pub(crate) mod resolver;
 pub(crate) mod sse;
+pub(crate) mod stream;
 mod subscribe;
 mod tcp;
 mod tcp_info;

@@ -2,7 +2,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use http::header::{self, HeaderMap, HeaderValue};
+use http::header::{self, HeaderMap, HeaderName, HeaderValue};
 
 use crate::config::{Auth, Place, Target};
 
@@ -12,7 +12,12 @@ pub(super) const USER_AGENT: &str = concat!("ws-keepalive/", env!("CARGO_PKG_VER
 /// The headers that a request to `place` carries beside those of the upgrade itself. `is_own` says
 /// whether it is where the target's url points: credentials, and whatever else the user put into
 /// headers, go to no other host.
-pub(super) fn headers(target: &Target, place: &Place, is_own: bool) -> Result<HeaderMap, String> {
+pub(super) fn headers(
+    target: &Target,
+    place: &Place,
+    is_own: bool,
+    traceparent: Option<&str>,
+) -> Result<HeaderMap, String> {
     let options = &target.connection;
     let mut headers = HeaderMap::new();
     let agent = options.user_agent.as_deref().unwrap_or(USER_AGENT);
@@ -25,6 +30,10 @@ pub(super) fn headers(target: &Target, place: &Place, is_own: bool) -> Result<He
     }
     if !is_own {
         return Ok(headers);
+    }
+    if let Some(traceparent) = traceparent {
+        let name = HeaderName::from_static("traceparent");
+        headers.insert(name, plain("traceparent", traceparent)?);
     }
     match &options.auth {
         Some(Auth::Basic { username, password }) => {
@@ -100,12 +109,12 @@ mod tests {
             ];
         });
         let place = Place::parse("ws://example.com/").unwrap();
-        let own = headers(&target, &place, true).unwrap();
+        let own = headers(&target, &place, true, None).unwrap();
         let of = |name| own.get_all(name).iter().collect::<Vec<_>>();
         assert_eq!(of(header::USER_AGENT), ["mine"]);
         assert_eq!(of(header::VIA), ["a", "b"]);
         assert!(own.values().all(HeaderValue::is_sensitive));
-        let others = headers(&target, &place, false).unwrap();
+        let others = headers(&target, &place, false, Some("00-ab-cd-01")).unwrap();
         assert_eq!(others.len(), 1);
         assert_eq!(others[header::USER_AGENT], USER_AGENT);
     }

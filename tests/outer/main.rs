@@ -17,6 +17,7 @@ mod foreign_peers;
 mod front_proxies;
 mod go_pair;
 mod odd_peers;
+mod otlp;
 mod packages;
 mod prometheus;
 mod proxies;

@@ -4,6 +4,7 @@
 //! Nothing here sleeps and hopes: everything is awaited with a deadline, and what was there
 //! instead is printed when it passes.
 
+mod collector;
 mod config;
 mod container;
 mod daemon;
@@ -28,6 +29,7 @@ mod speakers;
 mod stream_peer;
 mod tls_front;
 
+pub(crate) use collector::{Collector, Speaks, Takes, attribute};
 pub(crate) use config::ConfigDir;
 pub(crate) use container::{Container, Suite};
 pub(crate) use daemon::{Daemon, number_after, program};

@@ -360,7 +360,7 @@ impl Resolver<'_, '_> {
     }
 
     /// One for all targets with the same settings, judged once per load, and what is wrong with it.
-    fn judged(&mut self, options: TlsOptions) -> (Arc<TlsOptions>, Judgement) {
+    pub(super) fn judged(&mut self, options: TlsOptions) -> (Arc<TlsOptions>, Judgement) {
         if let Some((options, Some(wrong))) = self.shared.tls.get_key_value(&options) {
             return (options.clone(), wrong.clone());
         }
@@ -404,7 +404,7 @@ impl Resolver<'_, '_> {
     }
 
     /// A relative path in a file means the same whoever reads it, wherever they stand.
-    fn placed(&self, sourced: &Sourced) -> SecretSource {
+    pub(super) fn placed(&self, sourced: &Sourced) -> SecretSource {
         placed(sourced, self.layers)
     }
 
@@ -441,7 +441,7 @@ fn collected<'a>(chain: &Chain<'a>) -> Headers<'a> {
 }
 
 /// A header's name as the user wrote it: case does not count.
-fn written(level: &Level<'_>, name: &http::HeaderName) -> Step {
+pub(super) fn written(level: &Level<'_>, name: &http::HeaderName) -> Step {
     let table = level.dict.get("headers").and_then(Value::as_dict);
     let mut keys = table.into_iter().flat_map(Dict::keys);
     let written = keys.find(|key| key.eq_ignore_ascii_case(name.as_str()));

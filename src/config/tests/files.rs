@@ -225,6 +225,7 @@ const CHANGED: &[(&str, &str, &str)] = &[
     ("max_message_size", PLAIN, "7"),
     ("max_line", STREAM, "7"),
     ("max_event", STREAM, "7"),
+    ("traceparent", PLAIN, "true"),
     ("path_idle_timeout", PLAIN, "\"7s\""),
     ("rtt_buckets", PLAIN, "[\"7s\"]"),
 ];

@@ -29,6 +29,7 @@ impl Family {
             Series::ListenerCount(_) | Series::ListenerGauge(_) => Scope::Listener,
             Series::ProcessCount(_)
             | Series::ProcessGauge(_)
+            | Series::PushCount(_)
             | Series::OwnCount
             | Series::OwnGauge
             | Series::Info(_) => Scope::Program,
@@ -43,6 +44,7 @@ impl Family {
             | Series::Causes
             | Series::ListenerCount(_)
             | Series::ProcessCount(_)
+            | Series::PushCount(_)
             | Series::OwnCount => "counter",
             Series::Gauge(_)
             | Series::GaugeOf(..)
@@ -67,6 +69,7 @@ impl Family {
             Series::Rtt => "T, `le`".into(),
             Series::TargetInfo => "T, `url`, `protocol`".into(),
             Series::ListenerCount(_) | Series::ListenerGauge(_) => "`listener`".into(),
+            Series::PushCount(_) => "`signal`".into(),
             Series::ProcessCount(_)
             | Series::ProcessGauge(_)
             | Series::OwnCount

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::config::tls_files;
 use crate::proto::event::Phase;
-use crate::stats::{Identity, ListenerStats, Protocol, Registry, State, TargetStats};
+use crate::stats::{Identity, ListenerStats, Protocol, PushStats, Registry, State, TargetStats};
 
 /// One metric: what Prometheus calls a family.
 pub(crate) struct Family {
@@ -58,6 +58,8 @@ pub(crate) enum Series {
     ProcessCount(fn(&Registry) -> u64),
     /// A gauge of the process.
     ProcessGauge(fn(&Registry) -> f64),
+    /// A counter per `signal` that is pushed.
+    PushCount(fn(&PushStats) -> u64),
     /// A counter that the kernel keeps of the process, under the family's name.
     OwnCount,
     /// A gauge that the kernel keeps of the process, under the family's name.
@@ -83,6 +85,7 @@ impl Series {
             | Self::ListenerGauge(_)
             | Self::ProcessCount(_)
             | Self::ProcessGauge(_)
+            | Self::PushCount(_)
             | Self::OwnCount
             | Self::OwnGauge
             | Self::Info(_) => false,
@@ -374,6 +377,23 @@ pub(crate) const FAMILIES: &[Family] = &[
         help: "Tasks of targets that panicked and were started again.",
         doc: "tasks of targets that panicked and were started again",
         series: Series::ProcessCount(|r| r.task_panics.load(Relaxed)),
+    },
+    Family {
+        name: "ws_keepalive_otlp_export_failures_total",
+        otel: "ws_keepalive.otlp_export_failures",
+        unit: "{export}",
+        help: "Exports by OTLP that failed, by signal.",
+        doc: "exports by OTLP that failed; only where `signal` is exported: docs/otlp.md",
+        series: Series::PushCount(|p| p.failures.load(Relaxed)),
+    },
+    Family {
+        name: "ws_keepalive_otlp_dropped_total",
+        otel: "ws_keepalive.otlp_dropped",
+        unit: "{item}",
+        help: "Spans, log lines and points that OTLP lost: no room, or refused.",
+        doc: "spans, log lines and points that will not arrive: there was no room while the \
+              collector was away, or it refused them",
+        series: Series::PushCount(|p| p.dropped.load(Relaxed)),
     },
     Family {
         name: "ws_keepalive_rtt_clock_info",

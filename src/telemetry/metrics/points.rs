@@ -1,6 +1,7 @@
 //! The values of one family at one moment: what the scrape and OTLP read alike.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 
 use opentelemetry::{Key, KeyValue, StringValue, Value};
 use prometheus::core::Collector;
@@ -52,13 +53,33 @@ impl Snapshot {
             let attributes = target_attributes(&identity, []);
             (stats, identity, attributes)
         });
+        Self {
+            targets: targets.collect(),
+            ..Self::without_targets(registry)
+        }
+    }
+
+    /// One target, and nothing else.
+    pub(crate) fn of_target(registry: &Arc<Registry>, stats: &Arc<TargetStats>) -> Self {
+        let identity = stats.identity();
+        let attributes = target_attributes(&identity, []);
+        Self {
+            registry: registry.clone(),
+            targets: vec![(stats.clone(), identity, attributes)],
+            listeners: Vec::new(),
+            process: Vec::new(),
+        }
+    }
+
+    /// Everything but the targets.
+    pub(crate) fn without_targets(registry: &Arc<Registry>) -> Self {
         let listeners = registry.listeners().into_iter().map(|stats| {
             let name = KeyValue::new("listener", stats.name.to_string());
             (stats, Arc::from([name]))
         });
         Self {
             registry: registry.clone(),
-            targets: targets.collect(),
+            targets: Vec::new(),
             listeners: listeners.collect(),
             process: ProcessCollector::for_self().collect(),
         }
@@ -137,6 +158,15 @@ impl Family {
             }
             Series::ProcessGauge(read) => {
                 Points::Gauges(vec![(read(&snapshot.registry), [].into())])
+            }
+            Series::PushCount(read) => {
+                let pushes = snapshot.registry.pushes.iter();
+                let pushes = pushes.filter(|push| push.is_on.load(Relaxed));
+                let points = pushes.map(|push| {
+                    let signal = KeyValue::new("signal", push.signal);
+                    (read(push), Arc::from([signal]))
+                });
+                Points::Counts(points.collect())
             }
             Series::OwnCount => Points::Sums(snapshot.of_process(self.name)),
             Series::OwnGauge => Points::Gauges(snapshot.of_process(self.name)),

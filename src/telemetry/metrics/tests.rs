@@ -209,6 +209,7 @@ fn every_name_is_the_documented_one_and_documented() {
     let delay = Duration::from_secs(1);
     apply(&stream, &[established(), Event::FirstEvent { delay }]);
     let _listener = registry.listener("server");
+    registry.pushes[0].is_on.store(true, Relaxed);
     let text = scrape(&registry).expect("a scrape");
     let documented: BTreeSet<&str> = "established ping_retry_count_total sent_ping_total \
          received_pong_total received_ping_total sent_pong_total ws_keepalive_server_connections \
@@ -226,6 +227,7 @@ fn every_name_is_the_documented_one_and_documented() {
          ws_keepalive_config_last_reload_successful \
          ws_keepalive_config_last_reload_success_timestamp_seconds \
          ws_keepalive_accept_errors_total ws_keepalive_task_panics_total \
+         ws_keepalive_otlp_export_failures_total ws_keepalive_otlp_dropped_total \
          ws_keepalive_rtt_clock_info ws_keepalive_build_info process_cpu_seconds_total \
          process_resident_memory_bytes process_virtual_memory_bytes process_open_fds \
          process_max_fds process_threads process_start_time_seconds"

@@ -123,6 +123,7 @@ async fn a_peer_behind_a_proxy_that_repeats_its_password_is_not_quoted() {
     let known = through("ws://edge.example.com/", ProxyKind::Http, 9, password);
     let proxy = Proxy::of(&known.connection.proxy, &place).unwrap().unwrap();
     let dial = Dial {
+        traceparent: None,
         target: &target,
         wanted: Wanted::Upgrade,
         resume: None,

@@ -57,6 +57,34 @@ async fn redirects_are_followed_only_if_asked_and_credentials_stay_home() {
     );
 }
 
+#[tokio::test]
+async fn each_step_is_written_down_and_traceparent_goes_to_no_other_host() {
+    let far = Peer::on("127.0.0.2:0", &["101"]).await;
+    let away = format!(
+        "HTTP/1.1 307 T\r\nLocation: http://127.0.0.2:{}/there\r\n\r\n",
+        far.port
+    );
+    let near = Peer::on("127.0.0.1:0", &[&away]).await;
+    let target = target(&format!("ws://127.0.0.1:{}/", near.port), |options| {
+        options.max_redirects = 1;
+    });
+    let mut passed = Passed {
+        traceparent: Some("00-ab-cd-01".into()),
+        began: None,
+        steps: Vec::new(),
+    };
+    super::dial(&target, None, Some(&mut passed)).await.unwrap();
+    assert!(near.heads()[0].contains("traceparent: 00-ab-cd-01"));
+    assert!(!far.last_head().contains("traceparent"));
+    assert!(passed.began.is_some());
+    let phases: Vec<Phase> = passed.steps.iter().map(|step| step.phase).collect();
+    let once = [Phase::Tcp, Phase::Upgrade];
+    assert_eq!(phases, [once, once].concat());
+    for pair in passed.steps.windows(2) {
+        assert!(pair[1].after >= pair[0].after + pair[0].took, "{pair:?}");
+    }
+}
+
 #[test]
 fn a_redirect_never_leaves_tls_nor_goes_on_for_ever() {
     let secure = Place::parse("wss://example.com/a").unwrap();
@@ -129,6 +157,7 @@ async fn what_is_said_of_the_targets_place_is_not_said_of_another() {
     let place = Place::parse(&url).unwrap();
     let server_name = |is_own| {
         let dial = Dial {
+            traceparent: None,
             target: &target,
             wanted: Wanted::Upgrade,
             resume: None,

@@ -51,7 +51,7 @@ async fn the_request_is_one_for_an_event_stream_with_all_that_a_user_may_add() {
         last_event_id: "41".into(),
         retry: None,
     };
-    super::dial(&target, Some(&resume)).await.unwrap();
+    super::dial(&target, Some(&resume), None).await.unwrap();
     let head = peer.last_head();
     assert!(head.contains("last-event-id: 41\r\n"), "{head}");
 }
@@ -224,7 +224,7 @@ async fn redirects_are_followed_as_far_as_max_redirects_says_and_take_the_id_alo
         last_event_id: "41".into(),
         retry: None,
     };
-    let dialed = super::dial(&with(1), Some(&resume)).await.unwrap();
+    let dialed = super::dial(&with(1), Some(&resume), None).await.unwrap();
     assert_eq!(dialed.peer.unwrap().port(), far.port);
     assert!(matches!(dialed.link, Link::Sse(_)));
     let head = far.last_head();

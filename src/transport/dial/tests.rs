@@ -47,7 +47,7 @@ pub(in crate::transport) fn stream_target(
 
 /// Dials from the beginning.
 pub(super) async fn dial(target: &Target) -> Result<Dialed, DialError> {
-    super::dial(target, None).await
+    super::dial(target, None, None).await
 }
 
 pub(super) fn literal(text: &str) -> SecretSource {
@@ -142,9 +142,11 @@ pub(super) async fn failure(target: &Target) -> DialError {
     dial(target).await.map(drop).unwrap_err()
 }
 
-pub(super) fn progress(connect: Duration) -> Progress {
+pub(super) fn progress(connect: Duration) -> Progress<'static> {
     let now = Instant::now();
     Progress {
+        began: now,
+        passed: None,
         times: PhaseTimes::default(),
         phase: Phase::Dns,
         since: now,

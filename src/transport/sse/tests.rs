@@ -39,7 +39,7 @@ where
         // It goes on by itself; what matters of it is on the wire.
         drop(tokio::spawn(script(stream)));
     };
-    let (dialed, ()) = tokio::join!(dial(&target, resume), serve);
+    let (dialed, ()) = tokio::join!(dial(&target, resume, None), serve);
     dialed.unwrap()
 }
 

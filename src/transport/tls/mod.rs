@@ -84,6 +84,18 @@ pub(crate) struct Prepared {
     options: Arc<TlsOptions>,
 }
 
+impl Prepared {
+    /// The same, offering another protocol than a WebSocket's.
+    pub(super) fn speaking(mut self, alpn: &[u8]) -> Self {
+        if self.config.alpn_protocols != [alpn] {
+            let mut config = ClientConfig::clone(&self.config);
+            config.alpn_protocols = vec![alpn.to_vec()];
+            self.config = Arc::new(config);
+        }
+        self
+    }
+}
+
 /// Gathers this thread's first random bytes, which takes tens of milliseconds: in the middle of a
 /// handshake they would look like the peer's. Whether there are any.
 pub(crate) fn gather_randomness() -> bool {

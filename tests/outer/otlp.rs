@@ -1,0 +1,325 @@
+//! What is pushed: into a collector that fails when it is told to, and into one that others wrote.
+
+use std::process::Command;
+use std::time::Instant;
+
+use opentelemetry_proto::tonic::trace::v1::Span;
+
+use crate::support::*;
+
+/// A target whose peer ends its first connections at once, and one that stands.
+fn targets(peer: &OddPeer, more: &str) -> String {
+    let url = peer.url();
+    format!(
+        "{more}\n[defaults]\nping_interval = \"200ms\"\nreconnect = {{ initial = \"100ms\", max = \"200ms\" }}\n\
+         [[target]]\nname = \"edge\"\nurl = \"{url}\"\nlabels = {{ region = \"eu\" }}\n"
+    )
+}
+
+fn table(collector: &Collector, protocol: &str, more: &str) -> String {
+    let url = collector.url();
+    format!("[otlp]\nendpoint = \"{url}\"\nprotocol = \"{protocol}\"\ninterval = \"1s\"\n{more}")
+}
+
+fn named<'s>(spans: &'s [Span], name: &str) -> Vec<&'s Span> {
+    spans.iter().filter(|span| span.name == name).collect()
+}
+
+const EDGE: &str = "region=eu,target=edge";
+
+#[test]
+fn what_is_pushed_is_what_is_scraped_by_grpc_and_by_http() {
+    let _machine = shared();
+    for (speaks, protocol) in [(Speaks::Http, "http/protobuf"), (Speaks::Grpc, "grpc")] {
+        let collector = Collector::start(speaks);
+        let peer = OddPeer::upgrading(Manner::default());
+        // It stands without pings: a quiet target, whose counters do not move between two looks.
+        let quiet = targets(
+            &peer,
+            &table(&collector, protocol, "compression = \"gzip\""),
+        )
+        .replace("200ms\"\nreconnect", "1h\"\nreconnect");
+        let daemon = Daemon::run(&quiet);
+        daemon.established("edge", secs(10.0));
+        until("the connection is pushed", secs(10.0), || {
+            match collector.numbers("established").get(EDGE) {
+                Some(1.0) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        });
+        let scrape = daemon.scrape();
+        for (pushed, scraped) in [
+            ("established", "established"),
+            ("sent_ping", "sent_ping_total"),
+            ("ws_keepalive.connects", "ws_keepalive_connects_total"),
+            ("ws_keepalive.disconnects", "ws_keepalive_disconnects_total"),
+            (
+                "ws_keepalive.messages_received",
+                "ws_keepalive_messages_received_total",
+            ),
+            (
+                "ws_keepalive.connection_start_time",
+                "ws_keepalive_connection_start_time_seconds",
+            ),
+        ] {
+            let pushed = collector.numbers(pushed).get(EDGE).copied();
+            assert_eq!(pushed, scrape.of_target(scraped, "edge"), "{scraped}");
+        }
+        let dial = named(&collector.spans(), "connect").len();
+        assert_eq!(dial, 1);
+    }
+}
+
+#[test]
+fn an_outage_is_a_span_with_its_evidence_and_the_peer_gets_the_traceparent_of_its_dial() {
+    let _machine = shared();
+    let collector = Collector::start(Speaks::Grpc);
+    let peer = OddPeer::upgrading(Manner {
+        then: Then::FinWithoutClose,
+        ..Manner::default()
+    });
+    let text = targets(&peer, &table(&collector, "grpc", "logs = true"));
+    let text = text.replace("[[target]]", "traceparent = true\n[[target]]");
+    let mut daemon = Daemon::run(&text);
+    let spans = until("an outage is over", secs(20.0), || {
+        let spans = collector.spans();
+        match named(&spans, "outage").is_empty() {
+            false => Ok(spans),
+            true => Err(format!("{spans:?}")),
+        }
+    });
+    let outage = named(&spans, "outage")[0];
+    for (name, value) in [
+        ("ws_keepalive.target", "edge"),
+        ("ws_keepalive.cause", "fin"),
+        ("ws_keepalive.initiator", "peer"),
+        ("region", "eu"),
+    ] {
+        assert_eq!(attribute(&outage.attributes, name), value, "{outage:?}");
+    }
+    let ended_by = outage.links.last().unwrap().span_id.clone();
+    until("the dial that ended it is there", secs(10.0), || {
+        let spans = collector.spans();
+        let there = spans
+            .iter()
+            .any(|span| span.span_id == ended_by && span.name == "connect");
+        if there {
+            Ok(())
+        } else {
+            Err(format!("{spans:?}"))
+        }
+    });
+    // The steps stand below their dial.
+    let connect = named(&spans, "connect")[0];
+    let below = spans
+        .iter()
+        .filter(|span| span.parent_span_id == connect.span_id);
+    let steps: Vec<&str> = below.map(|span| span.name.as_str()).collect();
+    assert_eq!(steps, ["tcp", "upgrade"], "{spans:?}");
+    let hex = |bytes: &[u8]| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+    let (trace, span) = (hex(&connect.trace_id), hex(&connect.span_id));
+    let sent = format!("traceparent: 00-{trace}-{span}-01");
+    let requests: Vec<String> = peer
+        .journal
+        .all()
+        .iter()
+        .filter_map(|entry| match &entry.what {
+            Happened::Request(head) => Some(head.clone()),
+            _ => None,
+        })
+        .collect();
+    assert!(
+        requests.iter().any(|request| request.contains(&sent)),
+        "{sent}: {requests:?}"
+    );
+    // The line about it belongs to it.
+    let record = until("the line is pushed", secs(10.0), || {
+        let records = collector.records();
+        let found = records
+            .iter()
+            .find(|record| record.event_name == "lost")
+            .cloned();
+        found.ok_or_else(|| format!("{records:?}"))
+    });
+    assert!(!record.trace_id.is_empty());
+    assert_eq!(attribute(&record.attributes, "target"), "edge");
+
+    daemon.process.signal(Signal::TERM);
+    daemon.process.wait(secs(10.0));
+    let records = collector.records();
+    assert!(
+        records.iter().any(|record| record.event_name == "stopping"),
+        "{records:?}"
+    );
+}
+
+#[test]
+fn a_collector_that_hangs_delays_no_ping_holds_no_memory_and_no_exit_and_one_killed_comes_back() {
+    let _machine = shared();
+    let mut collector = Collector::start(Speaks::Http);
+    let peer = OddPeer::upgrading(Manner::default());
+    let more = table(&collector, "http/protobuf", "timeout = \"2s\"\nlogs = true");
+    let mut daemon = Daemon::run(&targets(&peer, &more));
+    until("metrics are pushed", secs(10.0), || {
+        match collector.metrics().is_empty() {
+            false => Ok(()),
+            true => Err(String::new()),
+        }
+    });
+    collector.takes(Takes::Hangs);
+    let before = daemon.scrape();
+    let began = Instant::now();
+    let failures = [("signal", "metrics")];
+    let name = "ws_keepalive_otlp_export_failures_total";
+    let after = daemon.scrape_until("exports fail", secs(20.0), |scrape| {
+        scrape.value(name, &failures) >= Some(2.0)
+    });
+    let took = began.elapsed().as_secs_f64();
+    let pongs = |scrape: &Scrape| scrape.of_target("received_pong_total", "edge").unwrap();
+    let beats = pongs(&after) - pongs(&before);
+    // One each 200 ms; half of them on a machine that has other things to do.
+    assert!(beats > took / 0.2 / 2.0, "{beats} pongs in {took} s");
+    assert_eq!(after.of_target("ping_retry_count_total", "edge"), Some(0.0));
+    let memory = |scrape: &Scrape| scrape.value("process_resident_memory_bytes", &[]).unwrap();
+    let grew = memory(&after) - memory(&before);
+    assert!(grew < 4.0 * 1024.0 * 1024.0, "{grew} bytes more");
+
+    collector.stop();
+    let warnings = || {
+        let lines = daemon.process.stderr.all();
+        lines
+            .iter()
+            .filter(|line| line.text_of("event") == "otlp_failed")
+            .count()
+    };
+    daemon.scrape_until("exports fail on", secs(20.0), |scrape| {
+        scrape.value(name, &failures) >= Some(4.0)
+    });
+    // In less than a minute.
+    assert_eq!(warnings(), 1);
+    collector.forget();
+    collector.takes(Takes::All);
+    collector.restart();
+    until("metrics are pushed again", secs(40.0), || {
+        match collector.metrics().is_empty() {
+            false => Ok(()),
+            true => Err(String::new()),
+        }
+    });
+    until("it is told", secs(40.0), || {
+        let lines = daemon.process.stderr.all();
+        match lines
+            .iter()
+            .any(|line| line.text_of("event") == "otlp_back")
+        {
+            true => Ok(()),
+            false => Err(daemon.process.stderr.texts().join("\n")),
+        }
+    });
+
+    collector.takes(Takes::Hangs);
+    let began = Instant::now();
+    daemon.process.signal(Signal::TERM);
+    assert_eq!(exit_code(daemon.process.wait(secs(10.0))), 0);
+    assert!(began.elapsed() < secs(5.0), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_reload_sends_to_another_collector_and_a_removed_target_goes() {
+    let _machine = shared();
+    let (first, second) = (
+        Collector::start(Speaks::Http),
+        Collector::start(Speaks::Grpc),
+    );
+    let peer = OddPeer::upgrading(Manner::default());
+    let text = targets(&peer, &table(&first, "http/protobuf", ""));
+    let url = peer.url();
+    let both = format!("{text}[[target]]\nname = \"other\"\nurl = \"{url}\"\n");
+    let daemon = Daemon::run(&both);
+    until("both are pushed", secs(10.0), || {
+        match first.numbers("established").len() {
+            2 => Ok(()),
+            n => Err(n.to_string()),
+        }
+    });
+    let text = targets(&peer, &table(&second, "grpc", ""));
+    daemon.dir.overwrite(&daemon.text(&text));
+    until("one is pushed elsewhere", secs(15.0), || {
+        match second.numbers("established").len() {
+            1 => Ok(()),
+            n => Err(n.to_string()),
+        }
+    });
+    first.forget();
+    second.forget();
+    until("and goes on to be", secs(10.0), || {
+        match second.metrics().is_empty() {
+            false => Ok(()),
+            true => Err(String::new()),
+        }
+    });
+    assert!(first.taken().is_empty());
+}
+
+#[test]
+fn rotel_takes_metrics_and_spans_by_grpc_and_by_http() {
+    let _machine = shared();
+    let (grpc, http) = (free_port(), free_port());
+    let python = tools().join("venv/bin/python");
+    let agent = Command::new(python)
+        .args([
+            "-c",
+            "import pathlib, rotel; print(pathlib.Path(rotel.__file__).parent / 'rotel-agent')",
+        ])
+        .output()
+        .unwrap();
+    let agent = String::from_utf8(agent.stdout).unwrap();
+    let rotel = Process::spawn(
+        "rotel",
+        Command::new(agent.trim())
+            .args([
+                "start",
+                "--exporter",
+                "blackhole",
+                "--debug-log-verbosity",
+                "detailed",
+            ])
+            .args(["--debug-log", "traces", "--debug-log", "metrics"])
+            .arg(format!("--otlp-grpc-endpoint=127.0.0.1:{grpc}"))
+            .arg(format!("--otlp-http-endpoint=127.0.0.1:{http}")),
+    );
+    let peer = OddPeer::upgrading(Manner::default());
+    for (protocol, port) in [("grpc", grpc), ("http/protobuf", http)] {
+        let name = protocol.split('/').next().unwrap();
+        let more = format!(
+            "[otlp]\nendpoint = \"http://127.0.0.1:{port}\"\nprotocol = \"{protocol}\"\ninterval = \"1s\"\n\
+             compression = \"gzip\"\nresource = {{ \"service.name\" = \"by-{name}\" }}"
+        );
+        let daemon = Daemon::run(&targets(&peer, &more));
+        daemon.established("edge", secs(10.0));
+        let seen = format!("by-{name}");
+        until("rotel shows metrics and a span", secs(30.0), || {
+            let said = [rotel.stdout.texts(), rotel.stderr.texts()]
+                .concat()
+                .join("\n");
+            let from = said.find(&seen).unwrap_or(said.len());
+            let rest = &said[from..];
+            match ["sent_ping", "ws_keepalive.connects", "connect", "upgrade"]
+                .iter()
+                .all(|word| rest.contains(word))
+            {
+                true => Ok(()),
+                false => Err(said),
+            }
+        });
+        let failures = daemon.scrape();
+        for signal in ["metrics", "traces"] {
+            let count = failures.value(
+                "ws_keepalive_otlp_export_failures_total",
+                &[("signal", signal)],
+            );
+            // It may have been dialed before it listened.
+            assert!(count <= Some(2.0), "{signal}: {count:?}");
+        }
+    }
+}
