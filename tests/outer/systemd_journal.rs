@@ -191,7 +191,7 @@ fn a_journal_that_takes_nothing_delays_no_ping_and_the_loss_is_said_once_it_does
         .map(|n| {
             TARGET
                 .replace("edge", &format!("t{n:03}"))
-                .replace("\"1s\"", "\"100ms\"")
+                .replace("\"1s\"", "\"100ms\"\npong_timeout = \"5s\"")
         })
         .collect();
     let mut run = world.run(&targets, STDERR, &["--log-level", "debug"]);
