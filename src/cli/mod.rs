@@ -62,7 +62,7 @@ pub(crate) struct Globals {
     /// How much is logged [default: info]
     #[arg(long, global = true, value_name = "LEVEL", help_heading = "Logging")]
     pub(crate) log_level: Option<LogLevel>,
-    /// How log lines look; auto is text on a terminal, else JSON [default: auto]
+    /// How log lines look; auto is text on a terminal, fields in systemd's journal, else JSON [default: auto]
     #[arg(long, global = true, value_name = "FORMAT", help_heading = "Logging")]
     pub(crate) log_format: Option<LogFormat>,
 }

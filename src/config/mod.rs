@@ -104,7 +104,8 @@ impl LogLevel {
     }
 }
 
-/// How log lines look. Default `auto`: text on a terminal, else JSON.
+/// How log lines look. Default `auto`: text on a terminal, entries in systemd's
+/// journal, else JSON.
 #[derive(
     Debug,
     Clone,

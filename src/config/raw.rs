@@ -85,7 +85,7 @@ section! {
     Log {
         /// `debug`, `info`, `warn` or `error`. Flag: `--log-level`.
         level: LogLevel = "info",
-        /// `text`, `json`, or `auto`: text on a terminal, else JSON. Flag: `--log-format`.
+        /// `text`, `json`, or `auto`: text on a terminal, entries with fields where standard error is systemd's journal, else JSON. Flag: `--log-format`.
         format: LogFormat = "auto",
     }
 }
@@ -93,7 +93,7 @@ section! {
 section! {
     /// The listener that Prometheus scrapes.
     Metrics {
-        /// Address and port, or `"unix:/path"`, or a list of them. Flag: `--metrics-server`.
+        /// Address and port, or `"unix:/path"`, or a list of them. Sockets named `metrics` that systemd passes are served in their place. Flag: `--metrics-server`.
         listen: Addresses = "0.0.0.0:8080",
         /// Whether it is opened at all. Flag: `--metrics`.
         enabled: bool = true,
@@ -162,7 +162,7 @@ section! {
 section! {
     /// The embedded listener.
     Server {
-        /// Address and port.
+        /// Address and port. A socket named `server` that systemd passes is served in its place.
         listen: ListenAddress = "0.0.0.0:9000",
         /// The `listener` label of its metrics.
         name: Name = "server",
