@@ -55,6 +55,32 @@ fn warned(process: &Process) -> Vec<String> {
 }
 
 #[test]
+fn a_passed_socket_is_guarded_as_a_configured_one_is_and_a_reload_changes_by_whom() {
+    let _machine = shared();
+    let metrics = free_port();
+    let dir = ConfigDir::new();
+    let control = dir.path().join("control.sock");
+    let text = |more: &str| format!("[metrics]\n{more}\n[control]\nsocket = {control:?}\n");
+    let hash = bcrypt::hash("s3cret", 4).unwrap();
+    let users = format!("basic_auth_users = {{ prometheus = \"{hash}\" }}");
+    dir.overwrite(&text(&format!("probes_without_auth = true\n{users}")));
+    let process = run(&dir, &format!("metrics=tcp:{metrics}"));
+    ready(local(metrics));
+    assert_eq!(get(local(metrics), "/metrics").unwrap().0, 401);
+    dir.rename_over(&text("socket_mode = \"0600\""));
+    until("everybody is answered", secs(10.0), || {
+        match get(local(metrics), "/metrics")? {
+            (200, _) => Ok(()),
+            (status, _) => Err(status.to_string()),
+        }
+    });
+    let changed = "metrics users, probes_without_auth changed";
+    process.stderr.wait("it is told", secs(10.0), |line| {
+        line.text.contains(changed).then_some(())
+    });
+}
+
+#[test]
 fn passed_sockets_are_served_in_the_place_of_the_configured_and_kept_over_reloads() {
     let _machine = shared();
     let [metrics, server, other_metrics, other_server] = [(); 4].map(|()| free_port());
