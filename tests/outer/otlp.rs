@@ -65,8 +65,13 @@ fn what_is_pushed_is_what_is_scraped_by_grpc_and_by_http() {
             let pushed = collector.numbers(pushed).get(EDGE).copied();
             assert_eq!(pushed, scrape.of_target(scraped, "edge"), "{scraped}");
         }
-        let dial = named(&collector.spans(), "connect").len();
-        assert_eq!(dial, 1);
+        // Spans wait up to 5 s for others to leave with.
+        until("the dial is pushed", secs(15.0), || {
+            match named(&collector.spans(), "connect").len() {
+                1 => Ok(()),
+                n => Err(n.to_string()),
+            }
+        });
     }
 }
 
@@ -222,6 +227,45 @@ fn a_collector_that_hangs_delays_no_ping_holds_no_memory_and_no_exit_and_one_kil
     daemon.process.signal(Signal::TERM);
     assert_eq!(exit_code(daemon.process.wait(secs(10.0))), 0);
     assert!(began.elapsed() < secs(5.0), "{:?}", began.elapsed());
+}
+
+#[test]
+fn a_collector_that_refuses_is_told_of_in_its_words_and_without_secrets() {
+    let _machine = shared();
+    let collector = Collector::start(Speaks::Http);
+    let words = "no such key: s3cret-key".to_owned();
+    collector.takes(Takes::Refuses(401, words));
+    let peer = OddPeer::upgrading(Manner::default());
+    let headers = "headers = { X-Api-Key = \"s3cret-key\" }";
+    let more = table(&collector, "http/protobuf", headers);
+    let daemon = Daemon::run(&targets(&peer, &more));
+    let warned = until("it is told", secs(15.0), || {
+        let lines = daemon.process.stderr.all();
+        let found = lines
+            .iter()
+            .find(|line| line.text_of("event") == "otlp_failed");
+        found.map(|line| line.text.clone()).ok_or_else(String::new)
+    });
+    assert!(
+        warned.contains("it answers 401 Unauthorized: no such key: ***; check otlp.headers"),
+        "{warned}"
+    );
+    assert!(collector.came() > 0 && collector.taken().is_empty());
+    let name = "ws_keepalive_otlp_dropped_total";
+    let traces = [("signal", "traces")];
+    daemon.scrape_until("its spans are counted", secs(15.0), |scrape| {
+        scrape.value(name, &traces) >= Some(3.0)
+    });
+    collector.takes(Takes::Partly("too old".to_owned()));
+    let metrics = [("signal", "metrics")];
+    daemon.scrape_until("what it refuses of more is", secs(15.0), |scrape| {
+        scrape.value(name, &metrics) >= Some(1.0)
+    });
+    let first = &collector.taken()[0];
+    assert_eq!(first.path, "/v1/metrics");
+    assert_eq!(first.headers["x-api-key"], "s3cret-key");
+    let said = daemon.process.stderr.texts().join("\n");
+    assert!(!said.contains("s3cret-key"), "{said}");
 }
 
 #[test]
