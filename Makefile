@@ -55,6 +55,10 @@ packages: ## The deb and the rpm, in target/packages (PROFILE=release)
 	cargo build --locked --profile $(PROFILE)
 	scripts/make-packages $(PROFILE)
 
+.PHONY: static
+static: ## The program without libraries, against musl: target/packages/ws-keepalive-static
+	scripts/build-static $(PROFILE)
+
 # Seconds per target.
 FUZZ_SECONDS ?= 60
 
