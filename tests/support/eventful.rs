@@ -10,6 +10,7 @@ use super::tls_front::{Terms, TlsFront};
 
 /// The daemon, and the peers of its targets: `up`, `lost`, again and again, `failed`, `own`, its own listener, `fan`,
 /// the same by `fan_out`, `tls`, and `feed`, an event stream that is stale.
+/// What it pushes by OTLP nobody takes.
 pub(crate) struct Eventful {
     pub(crate) daemon: Daemon,
     /// Of `up`, `lost`, `failed`.
@@ -39,6 +40,7 @@ impl Eventful {
         let listen = free_port();
         let daemon = Daemon::run(&format!(
             "[server]\nlisten = \"127.0.0.1:{listen}\"\n\
+             [otlp]\nendpoint = \"http://127.0.0.1:1\"\ninterval = \"1s\"\n\
              [defaults]\nping_interval = \"200ms\"\nreconnect = {{ initial = \"200ms\", max = \"400ms\" }}\n\
              [[target]]\nname = \"up\"\nurl = \"{up}\"\nlabels = {{ region = \"a \\\"b\\\" \\\\c\\n\" }}\n\
              [[target]]\nname = \"lost\"\nurl = \"{lost}\"\n\
