@@ -4,51 +4,22 @@ use std::fs;
 use std::io::{Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
 
 use crate::support::*;
 
 const CONFIG: &str = "/etc/ws-keepalive.toml";
 
-fn shipped(name: &str) -> PathBuf {
-    let root = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
-    root.join("packaging/systemd").join(name)
-}
-
-/// A Debian with the program and its units where a package puts them, and nothing started.
+/// A Debian with the package, whose service was stopped again.
 fn installed(suite: Suite) -> Container {
     let debian = Container::boot(suite);
-    debian.shell("mkdir -p /usr/lib/sysusers.d /usr/lib/tmpfiles.d");
-    let units = "/usr/lib/systemd/system";
-    for (name, path) in [
-        (
-            "ws-keepalive.service",
-            format!("{units}/ws-keepalive.service"),
-        ),
-        (
-            "ws-keepalive-server@.service",
-            format!("{units}/ws-keepalive-server@.service"),
-        ),
-        (
-            "ws-keepalive.sysusers",
-            "/usr/lib/sysusers.d/ws-keepalive.conf".to_owned(),
-        ),
-        (
-            "ws-keepalive.tmpfiles",
-            "/usr/lib/tmpfiles.d/ws-keepalive.conf".to_owned(),
-        ),
-    ] {
-        fs::copy(shipped(name), debian.path(&path)).unwrap();
-    }
-    let program = Path::new(env!("CARGO_BIN_EXE_ws-keepalive"));
-    fs::copy(program, debian.path("/usr/bin/ws-keepalive")).unwrap();
+    debian.install_deb(&packages().deb);
+    debian.shell("systemctl stop ws-keepalive");
     debian.write(CONFIG, &config(""));
-    debian.shell("systemd-sysusers && systemd-tmpfiles --create ws-keepalive.conf");
-    debian.shell("systemctl daemon-reload");
-    let directory = debian.shell("stat --format='%a %U %G' /etc/ws-keepalive");
-    assert_eq!(directory, "750 root ws-keepalive");
     debian
 }
+
+/// Where the package puts the examples.
+const EXAMPLES: &str = "/usr/share/doc/ws-keepalive/examples/systemd";
 
 fn config(targets: &str) -> String {
     format!("[metrics]\nlisten = \"127.0.0.1:8080\"\n{targets}")
@@ -366,14 +337,7 @@ fn the_sandbox_leaves_what_the_daemon_needs() {
 fn systemd_listens_in_the_daemon_s_place_also_on_ports_below_1024() {
     let _machine = shared();
     let debian = installed(Suite::Bookworm);
-    for name in [
-        "ws-keepalive.socket",
-        "ws-keepalive-embedded.socket",
-        "ws-keepalive-server@.socket",
-    ] {
-        let from = shipped("examples").join(name);
-        fs::copy(from, debian.path("/etc/systemd/system").join(name)).unwrap();
-    }
+    debian.shell(&format!("cp {EXAMPLES}/*.socket /etc/systemd/system/"));
     // The file says another port: the socket's is the one that is served.
     let other = "[metrics]\nlisten = \"127.0.0.1:8888\"\n[server]\nlisten = \"127.0.0.1:9999\"\n";
     debian.write(
@@ -405,7 +369,7 @@ fn systemd_listens_in_the_daemon_s_place_also_on_ports_below_1024() {
 fn newer_systemd_reloads_by_signal_and_waits_for_the_daemon_s_word() {
     let _machine = shared();
     let debian = installed(Suite::Trixie);
-    let example = fs::read_to_string(shipped("examples/notify-reload.conf")).unwrap();
+    let example = debian.read(&format!("{EXAMPLES}/notify-reload.conf"));
     drop_in(&debian, "notify-reload", &example);
     debian.shell("systemctl start ws-keepalive");
     assert_eq!(show(&debian, "Type"), "notify-reload");
