@@ -21,6 +21,7 @@ use crate::config::watch::{Seen, Watch};
 use crate::memory;
 use crate::os;
 use crate::otlp::lines::within;
+use crate::otlp::live;
 use crate::otlp::spans::{Spans, Traces};
 use crate::proto::close::{Asked, Cause, Initiator};
 use crate::proto::event::{End, Event, Passed};
@@ -57,11 +58,13 @@ pub(crate) fn run(sources: Sources) -> Result<(), Failure> {
     let loaded = load(&sources).map_err(Failure::Config)?;
     memory::give_back();
     let log = loaded.config.log;
-    let guard = logs::init(log.level, log.format);
+    let traces = Arc::new(Traces::default());
+    let spans = live::layer(traces.clone());
+    let guard = logs::init_with(log.level, log.format, Some(spans));
     let started = start_runtime();
     let outcome = match started {
         Ok(runtime) => {
-            let outcome = runtime.block_on(daemon(sources, seen, loaded));
+            let outcome = runtime.block_on(daemon(sources, seen, loaded, traces));
             // A lookup that hangs in the resolver must not hold the exit.
             runtime.shutdown_background();
             outcome
@@ -82,14 +85,25 @@ fn cannot_start(why: &impl std::fmt::Display) -> Failure {
     Failure::Start
 }
 
-async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(), Failure> {
+async fn daemon(
+    sources: Sources,
+    seen: Arc<Seen>,
+    loaded: Loaded,
+    traces: Arc<Traces>,
+) -> Result<(), Failure> {
     // First, so that a signal during the start is a request to stop and not a sudden end.
     let mut signals = Signals::to_stop_or_reload().map_err(|error| cannot_start(&error))?;
     let registry = Registry::new();
     let readiness = Readiness::new();
     let (reload, requests) = mpsc::channel(RELOAD_QUEUE);
     let passed = take_passed().map_err(|error| cannot_start(&error))?;
-    let mut listeners = Listeners::new(registry.clone(), readiness.clone(), reload.clone(), passed);
+    let mut listeners = Listeners::new(
+        registry.clone(),
+        readiness.clone(),
+        reload.clone(),
+        passed,
+        traces.clone(),
+    );
     let change = listeners.prepare(&loaded.config);
     let committed = change.and_then(|change| listeners.commit(change));
     committed.map_err(|error| cannot_start(&error))?;
@@ -101,7 +115,7 @@ async fn daemon(sources: Sources, seen: Arc<Seen>, loaded: Loaded) -> Result<(),
     let gate = DialGate::new(loaded.config.dial);
     let holder = Holder {
         gate: gate.clone(),
-        traces: listeners.traces().clone(),
+        traces,
     };
     let supervisor = Supervisor::new(holder, registry.clone());
     let mut engine = Engine::new(

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::task::{JoinError, JoinHandle};
-use tracing::{error, info, warn};
+use tracing::{Span, error, error_span, field, info, warn};
 
 use super::listeners::Listeners;
 use super::standing::Standing;
@@ -18,6 +18,7 @@ use crate::config::load::{Loaded, Sources, load};
 use crate::config::watch::Seen;
 use crate::config::{DialLimits, Log, Target};
 use crate::memory;
+use crate::otlp::live::LIVE;
 use crate::reload::{Changes, ReloadOutcome, ReloadRequest, ReloadSender, Trigger};
 use crate::signal::{Signal, Signals};
 use crate::stats::Registry;
@@ -50,6 +51,7 @@ pub(super) struct Engine<H: Hold> {
 
 struct Loading {
     request: ReloadRequest,
+    span: Span,
     task: JoinHandle<Result<Loaded, String>>,
 }
 
@@ -182,21 +184,30 @@ impl<H: Hold> Engine<H> {
     fn begin(&mut self, request: ReloadRequest) {
         self.manager.reloading();
         let (seen, sources) = (self.seen.clone(), self.sources.clone());
+        let span = reload_span(request.trigger);
+        let load = error_span!(target: LIVE, parent: &span, "load");
         let task = tokio::task::spawn_blocking(move || {
+            let _load = load.entered();
             // What is loaded now needs no second reload by the watch.
             seen.look();
             load_again(&sources)
         });
-        self.loading = Some(Loading { request, task });
+        self.loading = Some(Loading {
+            request,
+            span,
+            task,
+        });
     }
 
     fn loaded(&mut self, loaded: Result<Result<Loaded, String>, JoinError>) {
-        let Some(Loading { request, .. }) = self.loading.take() else {
+        let Some(Loading { request, span, .. }) = self.loading.take() else {
             return;
         };
+        let span = span.entered();
         let by = request.trigger.as_str();
         let outcome = self.decide(loaded);
         self.registry.reloaded(outcome.is_ok());
+        tell_span(&span, &outcome);
         match &outcome {
             Ok(changes) => info!(
                 event = "reloaded",
@@ -226,6 +237,7 @@ impl<H: Hold> Engine<H> {
         self.standing.reloaded(mistakes);
         // Before the answer: when `systemctl reload` returns, the status is the new one.
         self.manager.ready(&self.standing.to_string());
+        drop(span);
         if let Some(reply) = request.reply {
             // Who asked may have gone.
             let _ = reply.send(outcome);
@@ -240,7 +252,10 @@ impl<H: Hold> Engine<H> {
             Ok(Err(mistakes)) => return Err(mistakes),
             Err(error) => return Err(format!("loading failed: {error}")),
         };
-        let change = self.listeners.prepare(&config)?;
+        let bind = error_span!(target: LIVE, "bind");
+        let change = bind.in_scope(|| self.listeners.prepare(&config))?;
+        drop(bind);
+        let _apply = error_span!(target: LIVE, "apply").entered();
         for warning in new_warnings(&self.warned, &warnings) {
             warn!(event = "config_warning", "{warning}");
         }
@@ -265,6 +280,40 @@ impl<H: Hold> Engine<H> {
             pending,
             ..changes
         })
+    }
+}
+
+/// What lasts as long as a reload. Its level is that which no `log.level` leaves out.
+fn reload_span(trigger: Trigger) -> Span {
+    error_span!(
+        target: LIVE,
+        "reload",
+        "ws_keepalive.trigger" = trigger.as_str(),
+        "ws_keepalive.kept" = field::Empty,
+        "ws_keepalive.retuned" = field::Empty,
+        "ws_keepalive.replaced" = field::Empty,
+        "ws_keepalive.added" = field::Empty,
+        "ws_keepalive.removed" = field::Empty,
+        "ws_keepalive.mistakes" = field::Empty,
+        otel.status_code = field::Empty,
+        otel.status_description = field::Empty,
+    )
+}
+
+fn tell_span(span: &Span, outcome: &ReloadOutcome) {
+    match outcome {
+        Ok(changes) => {
+            span.record("ws_keepalive.kept", changes.kept);
+            span.record("ws_keepalive.retuned", changes.retuned.len());
+            span.record("ws_keepalive.replaced", changes.replaced.len());
+            span.record("ws_keepalive.added", changes.added.len());
+            span.record("ws_keepalive.removed", changes.removed.len());
+        }
+        Err(mistakes) => {
+            span.record("ws_keepalive.mistakes", mistakes.lines().count());
+            span.record("otel.status_code", "ERROR");
+            span.record("otel.status_description", &**mistakes);
+        }
     }
 }
 

@@ -98,9 +98,10 @@ impl Listeners {
         readiness: Arc<Readiness>,
         reload: ReloadSender,
         passed: Passed,
+        traces: Arc<Traces>,
     ) -> Self {
         Self {
-            exporter: Exporter::new(registry.clone()),
+            exporter: Exporter::new(registry.clone(), traces),
             registry,
             readiness,
             reload,
@@ -109,11 +110,6 @@ impl Listeners {
             peer: None,
             control: None,
         }
-    }
-
-    /// Where targets' spans go.
-    pub(super) fn traces(&self) -> &Arc<Traces> {
-        self.exporter.traces()
     }
 
     /// Binds what `config` wants and is not bound yet. Fails with nothing changed. Needs the

@@ -6,6 +6,7 @@
 
 mod client;
 pub(crate) mod lines;
+pub(crate) mod live;
 mod metrics;
 mod queue;
 pub(crate) mod spans;
@@ -97,10 +98,11 @@ struct Running {
 }
 
 impl Exporter {
-    pub(crate) fn new(registry: Arc<Registry>) -> Self {
+    /// `traces` is where spans go, now and after every reload.
+    pub(crate) fn new(registry: Arc<Registry>, traces: Arc<Traces>) -> Self {
         let shared = Shared {
             registry,
-            traces: Arc::default(),
+            traces,
             lines: Arc::default(),
             anchor: Anchor::now(),
             exported: Mutex::default(),
@@ -112,8 +114,8 @@ impl Exporter {
         }
     }
 
-    /// Where targets' spans go, now and after every reload.
-    pub(crate) fn traces(&self) -> &Arc<Traces> {
+    #[cfg(test)]
+    fn traces(&self) -> &Arc<Traces> {
         &self.shared.traces
     }
 

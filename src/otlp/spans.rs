@@ -55,16 +55,21 @@ impl Traces {
         self.sampled.store(sampled.0, Relaxed);
     }
 
+    /// Whether the trace of this id is sampled.
+    pub(super) fn takes(&self, trace: [u8; 16]) -> bool {
+        Sampled(self.sampled.load(Relaxed)).takes(trace)
+    }
+
     fn new_ids(&self) -> Ids {
         let trace = rand::random::<[u8; 16]>();
         Ids {
             trace,
             span: rand::random(),
-            sampled: Sampled(self.sampled.load(Relaxed)).takes(trace),
+            sampled: self.takes(trace),
         }
     }
 
-    fn emit(&self, span: &Span) {
+    pub(super) fn emit(&self, span: &Span) {
         self.queue.push(span.encode_to_vec());
     }
 }

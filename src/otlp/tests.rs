@@ -65,7 +65,7 @@ struct Pushed {
 impl Pushed {
     fn new(config: &Arc<Otlp>) -> Self {
         let registry = Registry::new();
-        let mut exporter = Exporter::new(registry.clone());
+        let mut exporter = Exporter::new(registry.clone(), Arc::default());
         exporter.apply(Some(config)).unwrap();
         Self { registry, exporter }
     }
@@ -667,7 +667,7 @@ fn an_outage_of_many_dials_keeps_the_last_links_and_says_how_many_there_were() {
 #[test]
 fn nothing_is_kept_of_a_target_whose_connection_stands_or_where_traces_are_off() {
     let registry = Registry::new();
-    let exporter = Exporter::new(registry.clone());
+    let exporter = Exporter::new(registry.clone(), Arc::default());
     let entry = registry.target(Arc::new(identity("one", &[])), &Buckets::default());
     let mut spans = Spans::new(exporter.traces().clone());
     assert!(spans.dialing(&target(true)).is_none());

@@ -53,6 +53,14 @@ pub(crate) struct LogGuard {
 /// Starts logging to stderr, and logs panics. Call once per process, and hold the guard until the
 /// end of `main`; a second call changes nothing.
 pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
+    init_with(level, format, None)
+}
+
+/// A layer beneath the log's filter, which therefore sees spans at every level of the log.
+pub(crate) type SpanLayer = Box<dyn Layer<tracing_subscriber::Registry> + Send + Sync>;
+
+/// As [`init`], with a layer for spans.
+pub(crate) fn init_with(level: LogLevel, format: LogFormat, spans: Option<SpanLayer>) -> LogGuard {
     let lines = Lines::for_stderr(format);
     let counter = Arc::new(OnceLock::new());
     let (inner, taker) = sink(format);
@@ -74,6 +82,7 @@ pub(crate) fn init(level: LogLevel, format: LogFormat) -> LogGuard {
         .event_format(lines)
         .with_writer(queue);
     let subscriber = tracing_subscriber::registry()
+        .with(spans)
         .with(filter(level))
         .with(layer)
         .with(Tap);

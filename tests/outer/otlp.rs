@@ -4,6 +4,7 @@ use std::process::Command;
 use std::time::Instant;
 
 use opentelemetry_proto::tonic::trace::v1::Span;
+use opentelemetry_proto::tonic::trace::v1::status::StatusCode;
 
 use crate::support::*;
 
@@ -303,6 +304,61 @@ fn a_reload_sends_to_another_collector_and_a_removed_target_goes() {
         }
     });
     assert!(first.taken().is_empty());
+}
+
+#[test]
+fn a_reload_and_its_steps_are_spans_and_a_refused_one_says_why() {
+    let _machine = shared();
+    let collector = Collector::start(Speaks::Http);
+    let peer = OddPeer::upgrading(Manner::default());
+    let text = targets(&peer, &table(&collector, "http/protobuf", ""));
+    let daemon = Daemon::run(&text);
+    let reloads = |count: usize| {
+        until(&format!("{count} reloads are pushed"), secs(15.0), || {
+            let spans = collector.spans();
+            match named(&spans, "reload").len() {
+                n if n == count => Ok(spans),
+                n => Err(n.to_string()),
+            }
+        })
+    };
+    let relabelled = text.replace("region = \"eu\"", "region = \"us\"");
+    daemon.dir.rename_over(&daemon.text(&relabelled));
+    let spans = reloads(1);
+    let reload = named(&spans, "reload")[0];
+    for (name, value) in [
+        ("ws_keepalive.trigger", "a file change"),
+        ("ws_keepalive.kept", "0"),
+        ("ws_keepalive.retuned", "1"),
+    ] {
+        assert_eq!(attribute(&reload.attributes, name), value, "{reload:?}");
+    }
+    assert!(reload.parent_span_id.is_empty());
+    let mut steps: Vec<&Span> = spans
+        .iter()
+        .filter(|span| span.parent_span_id == reload.span_id)
+        .collect();
+    steps.sort_by_key(|span| span.start_time_unix_nano);
+    let names: Vec<&str> = steps.iter().map(|span| &*span.name).collect();
+    assert_eq!(names, ["load", "bind", "apply"]);
+    for pair in steps.windows(2) {
+        assert!(pair[0].end_time_unix_nano <= pair[1].start_time_unix_nano);
+    }
+    assert!(steps[0].start_time_unix_nano >= reload.start_time_unix_nano);
+    assert!(steps[2].end_time_unix_nano <= reload.end_time_unix_nano);
+
+    let broken = text.replace("[[target]]", "colour = 1\n[[target]]\nsize = 2");
+    daemon.dir.rename_over(&daemon.text(&broken));
+    let spans = reloads(2);
+    let refused = named(&spans, "reload")[1];
+    let status = refused.status.as_ref().unwrap();
+    assert_eq!(status.code, StatusCode::Error as i32);
+    assert!(status.message.contains("colour"), "{}", status.message);
+    assert_eq!(
+        attribute(&refused.attributes, "ws_keepalive.mistakes"),
+        "2",
+        "{refused:?}"
+    );
 }
 
 #[test]

@@ -86,6 +86,7 @@ impl Bench {
             Readiness::new(),
             reload.clone(),
             Passed::default(),
+            Arc::default(),
         );
         let change = listeners.prepare(&loaded.config).unwrap();
         listeners.commit(change).unwrap();
