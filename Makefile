@@ -68,7 +68,8 @@ FUZZ_SECONDS ?= 60
 fuzz: ## Each fuzz target for $$FUZZ_SECONDS; what it finds is in fuzz/artifacts
 	scripts/install-cargo-fuzz
 	export PATH="$(TOOLS)/bin:$$PATH" RUSTC_BOOTSTRAP=1; \
-	for target in $$(cargo fuzz list); do \
+	targets=$$(cargo fuzz list); \
+	for target in $$targets; do \
 	  mkdir -p "fuzz/corpus/$$target"; \
 	  cargo fuzz run --sanitizer none "$$target" "fuzz/corpus/$$target" "fuzz/seeds/$$target" -- \
 	    -max_total_time=$(FUZZ_SECONDS) -timeout=10 -print_final_stats=1; \

@@ -194,7 +194,15 @@ impl Listeners {
         });
         let (socket, listener) = listener.map_err(|error| {
             let (listen, why) = (config.listen, os::words(&error));
-            format!("cannot listen on {listen} (server.listen): {why}")
+            let ours = self.peer.as_ref().map(|peer| peer.config.listen);
+            let remedy = match ours.filter(|ours| ours.port() == listen.port()) {
+                Some(ours) => format!(
+                    "choose another address, or restart: {ours} is this program's own, and a reload \
+                     binds before it lets go"
+                ),
+                None => "choose another address".to_owned(),
+            };
+            format!("cannot listen on {listen} (server.listen): {why}; {remedy}")
         })?;
         Ok(PeerChange::Start {
             config: Arc::new(config.clone()),

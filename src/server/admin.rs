@@ -195,9 +195,11 @@ impl Admin {
         let new = wanted.listen.iter();
         let new = new.filter(|listen| !served.contains(listen));
         let bound = new
-            .map(|listen| bind_with_mode(listen, flag, wanted.socket_mode))
-            .collect::<Result<_, _>>()
-            .map_err(|error| error.to_string())?;
+            .map(|listen| {
+                let bound = bind_with_mode(listen, flag, wanted.socket_mode);
+                bound.map_err(|error| error.beside(&served))
+            })
+            .collect::<Result<_, _>>()?;
         Ok(ListenerChange {
             wanted: wanted.listen.clone(),
             bound,
@@ -235,7 +237,7 @@ impl Admin {
             kept
         });
         for served in self.served().iter() {
-            listen::set_mode(&served.local, change.socket_mode);
+            changes.extend(listen::set_mode(&served.local, change.socket_mode));
         }
         if !before.shares_tls_with(&change.access) {
             before.retired.cancel();

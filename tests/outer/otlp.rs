@@ -230,6 +230,75 @@ fn a_collector_that_hangs_delays_no_ping_holds_no_memory_and_no_exit_and_one_kil
     assert!(began.elapsed() < secs(5.0), "{:?}", began.elapsed());
 }
 
+/// A minute passes here, beside the other tests.
+#[test]
+fn a_collector_that_is_gone_for_a_minute_costs_less_than_4_mib_and_no_ping() {
+    let _machine = shared();
+    let mut collector = Collector::start(Speaks::Grpc);
+    let steady = OddPeer::upgrading(Manner::default());
+    let flapping = OddPeer::upgrading(Manner {
+        then: Then::FinWithoutClose,
+        ..Manner::default()
+    });
+    // Their drops fill the queues, which hold 1 MiB each, many times over.
+    let more: String = (0..30)
+        .map(|n| {
+            let url = flapping.url();
+            format!("[[target]]\nname = \"flapping-{n}\"\nurl = \"{url}\"\n")
+        })
+        .collect();
+    let text = targets(&steady, &table(&collector, "grpc", "logs = true")) + &more;
+    let daemon = Daemon::run(&text);
+    until("metrics are pushed", secs(20.0), || {
+        match collector.numbers("established").len() {
+            31 => Ok(()),
+            n => Err(n.to_string()),
+        }
+    });
+    // What a target remembers of its ends has grown to its full size by then.
+    daemon.scrape_until("each has dropped 20 times", secs(60.0), |scrape| {
+        (0..30).all(|n| {
+            let name = format!("flapping-{n}");
+            scrape.of_target("ws_keepalive_disconnects_total", &name) >= Some(20.0)
+        })
+    });
+    let before = daemon.scrape();
+    collector.stop();
+    let began = Instant::now();
+    let dropped = "ws_keepalive_otlp_dropped_total";
+    let after = daemon.scrape_until("a minute has passed", secs(120.0), |scrape| {
+        began.elapsed() > secs(60.0) && scrape.value(dropped, &[("signal", "traces")]) > Some(0.0)
+    });
+    let took = began.elapsed().as_secs_f64();
+    let memory = |scrape: &Scrape| scrape.value("process_resident_memory_bytes", &[]).unwrap();
+    let grew = memory(&after) - memory(&before);
+    assert!(grew < 4.0 * 1024.0 * 1024.0, "{grew} bytes more");
+    let pongs = |scrape: &Scrape| scrape.of_target("received_pong_total", "edge").unwrap();
+    let beats = pongs(&after) - pongs(&before);
+    assert!(beats > took / 0.2 / 2.0, "{beats} pongs in {took} s");
+    assert_eq!(after.of_target("ping_retry_count_total", "edge"), Some(0.0));
+    let warnings = daemon.process.stderr.all();
+    let warnings = warnings
+        .iter()
+        .filter(|line| line.text_of("event") == "otlp_failed")
+        .count();
+    assert!(
+        (1..=2).contains(&warnings),
+        "{warnings} warnings in {took} s"
+    );
+
+    collector.forget();
+    collector.restart();
+    // It waits 30 s at most before it tries again.
+    until("all of it is pushed again", secs(60.0), || {
+        let (numbers, spans) = (collector.numbers("established").len(), collector.spans());
+        match numbers == 31 && !spans.is_empty() && !collector.records().is_empty() {
+            true => Ok(()),
+            false => Err(format!("{numbers} targets, {} spans", spans.len())),
+        }
+    });
+}
+
 #[test]
 fn a_collector_that_refuses_is_told_of_in_its_words_and_without_secrets() {
     let _machine = shared();

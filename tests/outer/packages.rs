@@ -173,6 +173,7 @@ fn the_rpm_is_installed_upgraded_and_erased() {
     );
 
     debian.write("/etc/ws-keepalive.toml", EDITED);
+    debian.shell("systemctl enable --now ws-keepalive-server@9000");
     let pid = main_pid(&debian);
     rpm("--upgrade", &packages.next_rpm);
     assert_eq!(
@@ -548,6 +549,8 @@ fn the_kubernetes_example_is_yaml_and_its_configuration_is_good() {
     check(&dir.file());
 
     let pod = &of_kind("Deployment")["spec"]["template"]["spec"];
+    let image = concat!("ws-keepalive:", env!("CARGO_PKG_VERSION"));
+    assert_eq!(pod["containers"][0]["image"], image);
     assert_eq!(pod["enableServiceLinks"], false);
     let container = &pod["containers"][0];
     for (probe, path) in [("livenessProbe", "/healthz"), ("readinessProbe", "/readyz")] {

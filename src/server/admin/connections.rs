@@ -49,6 +49,8 @@ enum Doing {
     Head,
     /// Between two requests.
     Idle,
+    /// Who asks is being found out.
+    Judging,
     /// An answer is being made.
     Answering,
     /// An answer is being sent.
@@ -98,7 +100,7 @@ impl Activity {
             + match state.doing {
                 Doing::Head => limits.head_time,
                 Doing::Idle => limits.idle_time,
-                Doing::Answering => limits.answer_time,
+                Doing::Judging | Doing::Answering => limits.answer_time,
                 Doing::Writing => limits.write_time,
             }
     }
@@ -108,12 +110,18 @@ impl Activity {
         match self.state().doing {
             Doing::Head => "the request's head took too long",
             Doing::Idle => "idle for too long",
+            Doing::Judging => "the password took too long",
             Doing::Answering => "the answer took too long",
             Doing::Writing => "the client did not read the answer",
         }
     }
 
     /// A request's head is complete.
+    pub(super) fn judging(&self) {
+        self.state().turn(Doing::Judging);
+    }
+
+    /// Who asks may ask.
     pub(super) fn answering(&self) {
         self.state().turn(Doing::Answering);
     }
@@ -209,7 +217,8 @@ impl Table {
         });
         let idlest = states
             .filter(|(_, doing, _)| which(*doing))
-            // One that waits for us is not idle, however long that takes.
+            // One that waits for us is not idle, however long that takes; unless it has yet to show
+            // that it may ask: who tries passwords makes room before who has one.
             .min_by_key(|(id, doing, moved)| (*doing == Doing::Answering, *moved, *id));
         let evicted = idlest.and_then(|(id, _, _)| self.open.remove(&id));
         if let Some(activity) = &evicted {

@@ -51,6 +51,27 @@ pub(crate) struct BindError {
     error: io::Error,
 }
 
+impl BindError {
+    /// In words, for who listens on `served` already: the port may be taken by one of these.
+    pub(super) fn beside(&self, served: &[Listen]) -> String {
+        let same_port =
+            |a: &SocketAddr, b: &Listen| matches!(b, Listen::Tcp(b) if a.port() == b.port());
+        let ours = match &self.listen {
+            Listen::Tcp(wanted) if self.error.kind() == io::ErrorKind::AddrInUse => {
+                served.iter().find(|held| same_port(wanted, held))
+            }
+            Listen::Tcp(_) | Listen::Unix(_) => None,
+        };
+        match ours {
+            Some(ours) => format!(
+                "{self}, or restart: {} is this program's own, and a reload binds before it lets go",
+                words(ours)
+            ),
+            None => self.to_string(),
+        }
+    }
+}
+
 impl std::error::Error for BindError {}
 
 impl fmt::Display for BindError {
@@ -178,13 +199,23 @@ pub(crate) fn adopt(socket: Listening) -> BoundListener {
 }
 
 /// Gives the file of a Unix socket that is served another mode. Without one it keeps what it has.
-pub(super) fn set_mode(listen: &Listen, mode: Option<u32>) {
+/// Returns what changed, in words.
+pub(super) fn set_mode(listen: &Listen, mode: Option<u32>) -> Option<String> {
     let (Listen::Unix(path), Some(mode)) = (listen, mode) else {
-        return;
+        return None;
     };
+    let had = fs::metadata(path).map(|metadata| metadata.permissions().mode() & 0o7777);
+    if had.is_ok_and(|had| had == mode) {
+        return None;
+    }
     if let Err(error) = fs::set_permissions(path, fs::Permissions::from_mode(mode)) {
         tracing::warn!(path = %path.display(), %error, "cannot change the socket's mode");
+        return None;
     }
+    Some(format!(
+        "metrics socket {} has mode {mode:04o}",
+        words(listen)
+    ))
 }
 
 /// Whether `path` is a socket that refuses connections: its listener is gone.
@@ -247,6 +278,15 @@ mod tests {
                 words(&taken)
             )
         );
+        let Listen::Tcp(address) = &taken else {
+            panic!("{taken:?}");
+        };
+        let all = Listen::Tcp(([0, 0, 0, 0], address.port()).into());
+        let error = bind(&all, FLAG)
+            .expect_err("taken")
+            .beside(&[taken.clone()]);
+        let own = format!("; choose another address, or restart: {address} is this program's own");
+        assert!(error.contains(&own), "{error}");
         let elsewhere = Listen::Tcp(([192, 0, 2, 1], 9999).into());
         let error = bind(&elsewhere, FLAG).expect_err("not ours");
         assert!(

@@ -122,7 +122,7 @@ impl Routes {
         activity: Arc<Activity>,
         from: Option<IpAddr>,
     ) -> Result<Response<Answer>, Infallible> {
-        activity.answering();
+        activity.judging();
         let asked = Asked {
             method: request.method(),
             path: request.uri().path(),
@@ -131,7 +131,10 @@ impl Routes {
         };
         let access = self.access();
         let mut response = match access.admits(asked.path, asked.headers, from).await {
-            Verdict::LetIn => self.route(asked).await,
+            Verdict::LetIn => {
+                activity.answering();
+                self.route(asked).await
+            }
             Verdict::Refused => unauthorized(),
             Verdict::Busy => busy("too many passwords are waiting to be verified\n"),
         };

@@ -204,6 +204,36 @@ fn who_tries_passwords_delays_nobody_who_has_one() {
 }
 
 #[test]
+fn who_tries_passwords_makes_room_before_who_has_one() {
+    // One takes long enough for all the places to fill.
+    let hash = bcrypt::hash("secret", 10).expect("a hash");
+    let access = Access::new(&user(&hash)).expect("no files");
+    let limits = Limits {
+        connections: 4,
+        ..Limits::default()
+    };
+    let fixture = serve_for(access, limits, None);
+    let address = fixture.address;
+    let answer = ask_with(address, "/healthz", "prometheus:secret");
+    assert_eq!(status(&answer), 200);
+    let guess = request("GET", "/metrics", &[&password("prometheus:guess")]);
+    let guessing = || {
+        let mut stream = connect(address);
+        stream.write_all(guess.as_bytes()).expect("written");
+        stream
+    };
+    let mut guesses: Vec<TcpStream> = (0..4).map(|_| guessing()).collect();
+    for _ in 0..10 {
+        let mut honest = connect(address);
+        // It has said nothing yet, and more of the others come.
+        guesses.extend((0..3).map(|_| guessing()));
+        let asked = request("GET", "/metrics", &[&password("prometheus:secret")]);
+        honest.write_all(asked.as_bytes()).expect("written");
+        assert_eq!(status(&read_all(&mut honest)), 200);
+    }
+}
+
+#[test]
 fn a_user_that_a_reload_removes_is_refused_on_a_standing_connection() {
     let fixture = guarded(&user(HASH));
     let mut kept = connect(fixture.address);
@@ -541,7 +571,12 @@ fn a_unix_socket_has_the_mode_it_should_before_anybody_can_connect_and_after_a_r
         if wanted.socket_mode == Some(0o660) {
             assert_eq!(mode(), 0o660, "bound and not served yet");
         }
-        fixture.admin.commit(change).expect("served");
+        let words = fixture.admin.commit(change).expect("served");
         assert_eq!(Some(mode()), wanted.socket_mode);
+        if wanted.socket_mode == Some(0o600) {
+            let path = path.display();
+            let changed = format!("metrics socket unix:{path} has mode 0600");
+            assert_eq!(words, [changed], "who may connect is told");
+        }
     }
 }
