@@ -166,11 +166,19 @@ impl Listeners {
         let Some(config) = config else {
             return Ok(PeerChange::Stop);
         };
-        if self
-            .peer
-            .as_ref()
-            .is_some_and(|peer| *peer.config == *config)
-        {
+        let unchanged = |peer: &Peer| match &self.passed.server {
+            // `listen` means nothing where the socket is passed.
+            Some(_) => {
+                let listen = peer.config.listen;
+                let wanted = config::Server {
+                    listen,
+                    ..config.clone()
+                };
+                *peer.config == wanted
+            }
+            None => *peer.config == *config,
+        };
+        if self.peer.as_ref().is_some_and(unchanged) {
             return Ok(PeerChange::Keep);
         }
         let tls = config.tls.as_ref().map(TlsFiles::load).transpose();

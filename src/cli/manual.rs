@@ -81,18 +81,20 @@ fn visible() -> clap::Command {
     let shown = all
         .get_subcommands()
         .filter(|command| !command.is_hide_set());
-    let mut root = clap::Command::new(NAME)
+    let root = clap::Command::new(NAME)
         .version(env!("CARGO_PKG_VERSION"))
         .subcommand_required(true)
         .disable_help_subcommand(true)
         .subcommands(shown.cloned());
+    // First: with the flags it takes their struct's words for what the program is.
+    let mut root = <Globals as Args>::augment_args(root);
     if let Some(about) = all.get_about() {
         root = root.about(about.clone());
     }
     if let Some(words) = all.get_after_help() {
         root = root.after_help(words.clone());
     }
-    <Globals as Args>::augment_args(root)
+    root
 }
 
 /// A man page. What the help says at its end keeps its lines, the examples under a heading of
@@ -184,6 +186,9 @@ mod tests {
     #[test]
     fn a_page_has_the_flags_the_date_and_the_examples_line_by_line() {
         let files = files("2026-01-31");
+        let root = text_of(&files, "man/ws-keepalive.1");
+        let about = "\n.SH NAME\nws\\-keepalive \\- Holds long\\-lived WebSocket";
+        assert!(root.contains(about), "{root}");
         let page = text_of(&files, "man/ws-keepalive-run.1");
         for expected in [
             "\n.TH ws-keepalive-run 1 2026-01-31 ",

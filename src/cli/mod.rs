@@ -28,8 +28,8 @@ pub(crate) const FAILED: u8 = 1;
 /// Wrong usage or a bad configuration: said before anything is opened.
 pub(crate) const USAGE: u8 = 2;
 
-/// Holds long-lived WebSocket connections, keeps them alive with pings, and says with evidence
-/// when one breaks, who broke it, and for how long it was gone.
+/// Holds long-lived WebSocket and event-stream connections, keeps them alive with heartbeats, and
+/// says with evidence when one breaks, who broke it, and for how long it was gone.
 #[derive(Debug, Parser)]
 #[command(
     name = "ws-keepalive",

@@ -48,7 +48,8 @@ pub(super) struct RunArgs {
     /// Address of /metrics: HOST:PORT or unix:/path [default: 0.0.0.0:8080]
     #[arg(short = 'a', long, value_name = "ADDRESS")]
     metrics_server: Option<String>,
-    /// Set a key of one target, or a default: NAME.KEY=VALUE, defaults.KEY=VALUE. Repeatable
+    /// Set a key of a section, of one target, or a default: dial.concurrency=8, NAME.KEY=VALUE,
+    /// defaults.KEY=VALUE. Repeatable
     #[arg(long, value_name = "NAME.KEY=VALUE")]
     set: Vec<String>,
     /// Hold this URL, too. Repeatable

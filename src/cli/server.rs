@@ -229,7 +229,9 @@ async fn serve_until_stopped(
     loop {
         tokio::select! {
             () = &mut serving => return Ok(0),
-            () = manager.due() => manager.status(&standing(&stats)),
+            () = manager.due() => if !shutdown.is_cancelled() {
+                manager.status(&standing(&stats));
+            },
             signal = signals.next() => {
                 if shutdown.is_cancelled() {
                     return Ok(signal.exit_status());

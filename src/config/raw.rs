@@ -230,7 +230,7 @@ section! {
         resource: Attributes,
         /// Whether metrics are pushed. Default: true.
         metrics: bool,
-        /// Whether spans are: one `connect` per dial, one `outage` from loss to recovery. Default: true.
+        /// Whether spans are: one `connect` per dial, one `outage` from loss to recovery, one `reload` per reload. Default: true.
         traces: bool,
         /// Whether log lines are. Default: false.
         logs: bool,

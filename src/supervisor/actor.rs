@@ -191,7 +191,11 @@ impl<H: Hold> Supervisor<H> {
     pub(crate) fn longest_drain(&self) -> Duration {
         let close = |entry: &Entry<H::Control>| entry.target.policy.timeouts.close;
         let longest = self.entries.values().map(close).max();
-        longest.unwrap_or_default() + DRAIN_MARGIN
+        // Those that a reload removed are waited for, too.
+        let now = Instant::now();
+        let left = |closing: &Closing| closing.deadline.saturating_duration_since(now);
+        let closing = self.closing.values().map(left).max();
+        (longest.unwrap_or_default() + DRAIN_MARGIN).max(closing.unwrap_or_default())
     }
 
     /// Stops every task and waits until all have ended, for as long as the largest

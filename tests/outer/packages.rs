@@ -278,6 +278,22 @@ const CONTENTS: &[(&str, &str)] = &[
     ),
     (
         "-rw-r--r--",
+        "/usr/share/doc/ws-keepalive/examples/proxies/caddy/Caddyfile",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/share/doc/ws-keepalive/examples/proxies/haproxy/haproxy.cfg",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/share/doc/ws-keepalive/examples/proxies/nginx/*.conf",
+    ),
+    (
+        "-rw-r--r--",
+        "/usr/share/doc/ws-keepalive/examples/proxies/ws-keepalive.toml",
+    ),
+    (
+        "-rw-r--r--",
         "/usr/share/doc/ws-keepalive/examples/systemd/*",
     ),
     (

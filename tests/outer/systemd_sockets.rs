@@ -132,6 +132,14 @@ fn passed_sockets_are_served_in_the_place_of_the_configured_and_kept_over_reload
     dir.rename_over(&text(true, "max_connections = 7"));
     reload(&format!("server restarted on 127.0.0.1:{server}"));
     established();
+    // An address that means nothing here ends nobody's connection when it changes.
+    let elsewhere = text(true, "max_connections = 7")
+        .replace(&other_server.to_string(), &free_port().to_string());
+    dir.rename_over(&elsewhere);
+    reload("kept 1, retuned 0");
+    let said = process.stderr.texts();
+    let restarts = said.iter().filter(|line| line.contains("server restarted"));
+    assert_eq!(restarts.count(), 1, "{said:#?}");
     // Metrics are closed, and opened again.
     dir.rename_over(&text(false, "max_connections = 7"));
     reload("metrics listener closed");

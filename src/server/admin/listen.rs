@@ -284,7 +284,7 @@ mod tests {
         let all = Listen::Tcp(([0, 0, 0, 0], address.port()).into());
         let error = bind(&all, FLAG)
             .expect_err("taken")
-            .beside(&[taken.clone()]);
+            .beside(std::slice::from_ref(&taken));
         let own = format!("; choose another address, or restart: {address} is this program's own");
         assert!(error.contains(&own), "{error}");
         let elsewhere = Listen::Tcp(([192, 0, 2, 1], 9999).into());

@@ -244,6 +244,21 @@ async fn a_drain_asks_all_and_waits_for_the_slowest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn how_long_a_drain_may_take_counts_those_who_are_still_closing() {
+    let (mut supervisor, world, _registry) = supervisor();
+    *world.slowness.lock().unwrap() = Duration::from_secs(3600);
+    supervisor.apply(&[target("a", 0, 10, 0), target("slow-removed", 0, 60, 0)]);
+    drive(&mut supervisor, TICK).await;
+    supervisor.apply(&[target("a", 0, 10, 0)]);
+    drive(&mut supervisor, Duration::from_secs(20)).await;
+    let longest = supervisor.longest_drain();
+    let before = Instant::now();
+    supervisor.drain().await;
+    assert_eq!(before.elapsed(), longest);
+    assert!(longest > Duration::from_secs(40), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_drain_names_those_who_do_not_end() {
     let (mut supervisor, world, _registry) = supervisor();
     *world.slowness.lock().unwrap() = Duration::from_secs(3600);
