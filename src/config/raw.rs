@@ -232,7 +232,7 @@ section! {
         metrics: bool,
         /// Whether spans are: one `connect` per dial, one `outage` from loss to recovery, one `reload` per reload. Default: true.
         traces: bool,
-        /// Whether log lines are. Default: false.
+        /// Whether log lines are. Default: false, unless `OTEL_EXPORTER_OTLP_LOGS_ENDPOINT` is set.
         logs: bool,
         /// The histogram of round trips: `delta`, counted from one export to the next, or `cumulative`, as it is scraped. Everything else is cumulative.
         /// Default: what `OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE` says, else `delta`.

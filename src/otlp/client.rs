@@ -258,11 +258,20 @@ impl<'a> Client<'a> {
         headers: &HeaderMap,
         body: &[u8],
     ) -> Result<Taken, ExportError> {
-        if status.is_success() {
-            return Ok(wire::partly_refused(body));
-        }
         let is_text = |value: &HeaderValue| value.as_bytes().starts_with(b"text/");
-        let words = match headers.get(header::CONTENT_TYPE).is_some_and(is_text) {
+        let is_text = headers.get(header::CONTENT_TYPE).is_some_and(is_text);
+        match (status.is_success(), is_text) {
+            (true, false) => return Ok(wire::partly_refused(body)),
+            // A web server's page: nobody there took anything.
+            (true, true) => {
+                return Err(ExportError::never(format!(
+                    "it answers {status} with a page and no protobuf; is otlp.endpoint a \
+                     collector's?"
+                )));
+            }
+            (false, _) => {}
+        }
+        let words = match is_text {
             true => self.shown(&String::from_utf8_lossy(body)),
             // google.rpc.Status: its `message` has the tag of our partial success's words.
             false => self.shown(&status_message(body)),

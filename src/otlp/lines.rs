@@ -77,7 +77,7 @@ impl LineSink for Lines {
                 value: Some(any_value::Value::StringValue(escape(message).into_owned())),
             }),
             attributes: attributes.collect(),
-            flags: u32::from(span.is_some()),
+            flags: u32::from(span.is_some_and(|span| span.sampled)),
             trace_id: span.map_or_else(Vec::new, |span| span.trace.into()),
             span_id: span.map_or_else(Vec::new, |span| span.span.into()),
             event_name: event.to_owned(),

@@ -221,10 +221,12 @@ impl Shared {
         }
         self.traces.queue.switch(wants(Signal::Traces));
         self.lines.switch(wants(Signal::Logs));
+        let on = Signal::ALL.map(wants);
         for signal in Signal::ALL {
             let push = &self.registry.pushes[signal.index()];
-            push.is_on.store(wants(signal), Relaxed);
+            push.is_on.store(on[signal.index()], Relaxed);
         }
+        lock(&self.trouble).only(on);
     }
 
     fn queue(&self, signal: Signal) -> Option<&Queue> {
@@ -235,8 +237,14 @@ impl Shared {
         }
     }
 
-    /// Books an export, and says what there is to say of it.
-    fn book(&self, signal: Signal, collector: &Collector, outcome: &Result<Taken, ExportError>) {
+    /// Books an export, the last of all if `is_last`, and says what there is to say of it.
+    fn book(
+        &self,
+        signal: Signal,
+        collector: &Collector,
+        outcome: &Result<Taken, ExportError>,
+        is_last: bool,
+    ) {
         let push = &self.registry.pushes[signal.index()];
         let signal_words = signal.as_str();
         let place = &collector.place;
@@ -265,13 +273,14 @@ impl Shared {
             }
             Err(error) => {
                 push.failures.fetch_add(1, Relaxed);
-                if lock(&self.trouble).fails(signal) {
+                let says = {
+                    let mut trouble = lock(&self.trouble);
+                    // One under way may end after a reload turned its signal off.
+                    push.is_on.load(Relaxed) && trouble.fails(signal)
+                };
+                if says {
                     let message = &error.message;
-                    let kept = match (signal, error.may_retry) {
-                        (Signal::Metrics, _) => "the next export has them all",
-                        (Signal::Traces | Signal::Logs, true) => "up to 1 MiB of them wait",
-                        (Signal::Traces | Signal::Logs, false) => "these are lost",
-                    };
+                    let kept = kept(signal, error.may_retry, is_last);
                     warn!(
                         event = "otlp_failed",
                         signal = signal_words,
@@ -282,6 +291,17 @@ impl Shared {
                 }
             }
         }
+    }
+}
+
+/// What becomes of what a failed export carried.
+fn kept(signal: Signal, may_retry: bool, is_last: bool) -> &'static str {
+    match (signal, may_retry) {
+        (Signal::Traces | Signal::Logs, false) => "these are lost",
+        _ if is_last => "these are lost: the program ends",
+        (Signal::Metrics, true) => "the next export has them all",
+        (Signal::Metrics, false) => "what it refused is sent again at the next interval",
+        (Signal::Traces | Signal::Logs, true) => "up to 1 MiB of them wait",
     }
 }
 
@@ -308,6 +328,14 @@ impl Trouble {
         let over = self.told && self.failing == [false; Signal::ALL.len()];
         self.told &= !over;
         over
+    }
+
+    /// Only these signals are exported from now on: nobody will hear of the others that they work.
+    fn only(&mut self, on: [bool; Signal::ALL.len()]) {
+        for (failing, on) in std::iter::zip(&mut self.failing, on) {
+            *failing &= on;
+        }
+        self.told &= self.failing.contains(&true);
     }
 }
 
@@ -385,7 +413,8 @@ impl Work {
             };
             drop(targets);
             let wait = outcome.as_ref().err().and_then(|error| error.wait);
-            self.shared.book(Signal::Metrics, collector, &outcome);
+            self.shared
+                .book(Signal::Metrics, collector, &outcome, false);
             lock(&self.shared.exported).forget_gone();
             // Late by an export that took long: the next one is not hurried.
             let now = tokio::time::Instant::now();
@@ -397,16 +426,14 @@ impl Work {
         if let Some(until) = self.last_until() {
             let targets = lock(&self.last).clone().unwrap_or_default();
             let last = timeout_at(until, self.export_metrics(&mut client, &targets)).await;
-            self.shared.book(
-                Signal::Metrics,
-                collector,
-                &last.unwrap_or_else(|_| Err(too_late())),
-            );
+            let last = last.unwrap_or_else(|_| Err(too_late()));
+            self.shared.book(Signal::Metrics, collector, &last, true);
         }
     }
 
-    /// Everything, in as many requests as it takes. After one that fails the rest is left to the
-    /// next export, which has it all.
+    /// Everything, in as many requests as it takes. One that is refused for good holds up none
+    /// behind it; after one that may be taken later the rest is left to the next export, which has
+    /// it all. The error is the first.
     async fn export_metrics(
         &self,
         client: &mut Client<'_>,
@@ -419,18 +446,29 @@ impl Work {
             ..
         } = &*self.shared;
         let items = metrics::of_program(registry, anchor);
-        let mut refused = client.export(self.envelope.around(&items)).await?;
+        let mut refused = None;
+        let mut failed = None;
+        match client.export(self.envelope.around(&items)).await {
+            Ok(taken) => refused = taken,
+            Err(error) if error.may_retry => return Err(error),
+            Err(error) => failed = Some(error),
+        }
         for part in metrics::parts(targets) {
             let rtt = self.config.rtt;
             let (items, befores) = {
                 let exported = lock(exported);
                 metrics::of_targets(part, registry, anchor, rtt, &exported)
             };
-            let taken = client.export(self.envelope.around(&items)).await?;
-            lock(exported).take(befores);
-            refused = refused.or(taken);
+            match client.export(self.envelope.around(&items)).await {
+                Ok(taken) => {
+                    lock(exported).take(befores);
+                    refused = refused.or(taken);
+                }
+                Err(error) if error.may_retry => return Err(failed.unwrap_or(error)),
+                Err(error) => failed = failed.or(Some(error)),
+            }
         }
-        Ok(refused)
+        failed.map_or(Ok(refused), Err)
     }
 
     /// Spans and log lines.
@@ -457,27 +495,29 @@ impl Work {
             let outcome = tokio::select! {
                 biased;
                 () = self.end.cancelled() => break,
-                outcome = self.empty(signal, collector, queue, &mut client) => outcome,
+                outcome = self.empty(signal, collector, queue, &mut client, false) => outcome,
             };
-            wait = match outcome {
-                Ok(()) => None,
-                Err(error) => {
-                    let longer = wait.map_or(FIRST_WAIT, |wait| wait * 2).min(LONGEST_WAIT);
-                    let wait = error.wait.unwrap_or(Duration::ZERO).max(longer);
-                    // Half of it random: many instances that lost one collector come back apart.
-                    Some(
-                        wait.mul_f64(1.0 - rand::random::<f64>() / 2.0)
-                            .max(FIRST_WAIT / 2),
-                    )
-                }
-            };
+            wait = outcome.err().map(|error| next_wait(wait, error.wait));
             let push = &self.shared.registry.pushes[signal.index()];
             push.dropped.fetch_add(queue.take_dropped(), Relaxed);
         }
         if let Some(until) = self.last_until() {
-            let last = self.empty(signal, collector, queue, &mut client);
+            let last = self.empty(signal, collector, queue, &mut client, true);
             if timeout_at(until, last).await.is_err() {
-                self.shared.book(signal, collector, &Err(too_late()));
+                self.shared.book(signal, collector, &Err(too_late()), true);
+            }
+            let left = queue.forget();
+            let push = &self.shared.registry.pushes[signal.index()];
+            push.dropped.fetch_add(queue.take_dropped() + left, Relaxed);
+            if left > 0 {
+                let (signal, place) = (signal.as_str(), &collector.place);
+                warn!(
+                    event = "otlp_lost",
+                    signal,
+                    endpoint = %place,
+                    lost = left,
+                    "{left} of the {signal} that waited for {place} are lost: the program ends"
+                );
             }
         }
     }
@@ -489,6 +529,7 @@ impl Work {
         collector: &Collector,
         queue: &Queue,
         client: &mut Client<'_>,
+        is_last: bool,
     ) -> Result<(), ExportError> {
         loop {
             let batch = queue.batch();
@@ -496,7 +537,7 @@ impl Work {
                 return Ok(());
             }
             let outcome = client.export(self.envelope.around(&batch)).await;
-            self.shared.book(signal, collector, &outcome);
+            self.shared.book(signal, collector, &outcome, is_last);
             match outcome {
                 Ok(_) => queue.done(batch.len()),
                 Err(error) if error.may_retry => return Err(error),
@@ -508,6 +549,17 @@ impl Work {
             }
         }
     }
+}
+
+/// How long to wait after an export that failed: longer than before, and what the collector asks
+/// for at least.
+fn next_wait(before: Option<Duration>, asked: Option<Duration>) -> Duration {
+    let longer = before
+        .map_or(FIRST_WAIT, |before| before * 2)
+        .min(LONGEST_WAIT);
+    // Half of it random: many instances that lost one collector come back apart.
+    let apart = longer.mul_f64(1.0 - rand::random::<f64>() / 2.0);
+    apart.max(FIRST_WAIT / 2).max(asked.unwrap_or_default())
 }
 
 fn too_late() -> ExportError {

@@ -45,8 +45,13 @@ impl Queue {
     pub(super) fn switch(&self, on: bool) {
         self.is_on.store(on, Relaxed);
         if !on {
-            *self.lock() = Items::default();
+            self.forget();
         }
+    }
+
+    /// Forgets what waits: how many that were.
+    pub(super) fn forget(&self) -> u64 {
+        std::mem::take(&mut *self.lock()).waiting.len() as u64
     }
 
     pub(crate) fn push(&self, item: Vec<u8>) {

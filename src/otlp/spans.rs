@@ -79,7 +79,7 @@ impl Traces {
 pub(crate) struct Ids {
     pub(super) trace: [u8; 16],
     pub(super) span: [u8; 8],
-    sampled: bool,
+    pub(super) sampled: bool,
 }
 
 impl Ids {
@@ -115,7 +115,9 @@ struct Outage {
     ids: Ids,
     began: SystemTime,
     message: String,
-    evidence: Vec<KeyValue>,
+    /// A span of only these attributes, encoded: as values they would take a multiple, for as long
+    /// as it lasts.
+    evidence: Vec<u8>,
     attempts: u32,
     /// The last dials that tried to end it.
     tried: VecDeque<Ids>,
@@ -239,7 +241,14 @@ impl Spans {
             ids,
             began: end.at,
             message: escape(&end.message).into_owned(),
-            evidence: evidence(identity, end),
+            evidence: match ids.sampled {
+                true => Span {
+                    attributes: evidence(identity, end),
+                    ..Span::default()
+                }
+                .encode_to_vec(),
+                false => Vec::new(),
+            },
             attempts: 0,
             tried: VecDeque::new(),
         });
@@ -320,16 +329,16 @@ impl Spans {
             ids,
             began,
             message,
-            mut evidence,
+            evidence,
             attempts,
             tried,
         } = outage;
         if !ids.sampled {
             return;
         }
-        evidence.push(attribute("ws_keepalive.attempts", u64::from(attempts)));
+        let mut attributes = vec![attribute("ws_keepalive.attempts", u64::from(attempts))];
         if unfinished {
-            evidence.push(attribute("ws_keepalive.unfinished", true));
+            attributes.push(attribute("ws_keepalive.unfinished", true));
         }
         let dropped = usize::try_from(attempts).unwrap_or(usize::MAX) - tried.len();
         let links = tried.into_iter().map(|ids| Link {
@@ -338,14 +347,18 @@ impl Spans {
             flags: if ids.sampled { FLAGS } else { FLAGS & !1 },
             ..Link::default()
         });
-        self.traces.emit(&Span {
+        let rest = Span {
             kind: SpanKind::Internal as i32,
-            attributes: evidence,
+            attributes,
             links: links.collect(),
             dropped_links_count: u32::try_from(dropped).unwrap_or(u32::MAX),
             status: Some(error(&message)),
             ..span(ids.trace, ids.span, "outage", began, at.max(began))
-        });
+        };
+        // Encoded messages one after the other are one, with the attributes of both.
+        let mut whole = evidence;
+        whole.extend_from_slice(&rest.encode_to_vec());
+        self.traces.queue.push(whole);
     }
 }
 

@@ -1,5 +1,7 @@
-use std::net::SocketAddr;
+use std::io::{BufRead, BufReader, Write as _};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::mpsc;
 use std::time::{Duration, Instant, SystemTime};
 
 use opentelemetry_proto::tonic::metrics::v1::metric;
@@ -778,6 +780,179 @@ fn what_a_collector_refuses_for_good_is_dropped_and_what_it_refuses_for_now_is_n
     }
 }
 
+/// Answers one request after the other, and hands out what they carried.
+fn answering(answers: Vec<&'static str>) -> (String, mpsc::Receiver<Vec<u8>>) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let (came, requests) = mpsc::channel();
+    std::thread::spawn(move || {
+        let mut answers = answers.into_iter();
+        while answers.len() > 0 {
+            let mut stream = BufReader::new(listener.accept().unwrap().0);
+            while let Some(body) = request(&mut stream) {
+                came.send(body).unwrap();
+                let answer = answers.next().unwrap();
+                stream.get_mut().write_all(answer.as_bytes()).unwrap();
+            }
+        }
+    });
+    (url, requests)
+}
+
+/// The body of the next request; `None` at the end of the connection.
+fn request(stream: &mut impl BufRead) -> Option<Vec<u8>> {
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        if stream.read_line(&mut line).ok()? == 0 {
+            return None;
+        }
+        let line = line.trim_end().to_ascii_lowercase();
+        if let Some(text) = line.strip_prefix("content-length:") {
+            length = text.trim().parse().unwrap();
+        }
+        if line.is_empty() {
+            break;
+        }
+    }
+    let mut body = vec![0; length];
+    stream.read_exact(&mut body).unwrap();
+    Some(body)
+}
+
+#[test]
+fn metrics_that_are_refused_for_good_hold_up_none_behind_them() {
+    const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    const NEVER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
+    const LATER: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
+    // The program's own and three parts of the targets; what may be taken later ends an export.
+    let answers = vec![NEVER, TAKEN, NEVER, TAKEN, NEVER, LATER];
+    let (url, requests) = answering(answers);
+    let config = otlp(&format!(
+        "endpoint = \"{url}\"\ninterval = \"1h\"\ntraces = false"
+    ));
+    let registry = Registry::new();
+    let targets: Vec<_> = (0..120)
+        .map(|n| {
+            let identity = Arc::new(identity(&format!("t{n:03}"), &[]));
+            let entry = registry.target(identity, &Buckets::default());
+            entry.stats().apply(&Event::Pong {
+                rtt: Some(Duration::from_millis(3)),
+                mismatch: false,
+            });
+            entry
+        })
+        .collect();
+    let stats: Vec<_> = targets.iter().map(|entry| entry.stats().clone()).collect();
+    let exporter = Exporter::new(registry, Arc::default());
+    let work = Work {
+        shared: exporter.shared.clone(),
+        config: config.clone(),
+        envelope: Envelope::new(Vec::new()),
+        end: CancellationToken::new(),
+        last: Arc::default(),
+    };
+    let runtime = start_runtime().unwrap();
+    let (first, second) = runtime.block_on(async {
+        let mut client = Client::new(config.metrics.as_ref().unwrap());
+        (
+            work.export_metrics(&mut client, &stats).await.unwrap_err(),
+            work.export_metrics(&mut client, &stats).await.unwrap_err(),
+        )
+    });
+    assert!(
+        first.message.contains("400") && !first.may_retry,
+        "{first:?}"
+    );
+    assert!(
+        second.message.contains("400"),
+        "the first error: {second:?}"
+    );
+    let bodies: Vec<_> = requests.try_iter().collect();
+    assert_eq!(bodies.len(), 6);
+    let holds = |body: &[u8], name: &str| body.windows(name.len()).any(|w| w == name.as_bytes());
+    for (n, name) in [(1, "t000"), (2, "t040"), (3, "t080"), (5, "t000")] {
+        assert!(holds(&bodies[n], name), "{n} {name}");
+    }
+    // Of what was refused nothing counts as told.
+    let exported = lock(&exporter.shared.exported);
+    let told = |n: usize| {
+        let part = &stats[n..=n];
+        let Shared {
+            registry, anchor, ..
+        } = &*exporter.shared;
+        let (items, _) = metrics::of_targets(part, registry, anchor, config.rtt, &exported);
+        !items.iter().any(|item| holds(item, "ws_keepalive.rtt"))
+    };
+    assert!(told(0) && !told(40) && told(80));
+}
+
+#[test]
+fn a_web_servers_page_is_no_answer_of_a_collector() {
+    let (url, _requests) = answering(vec![
+        "HTTP/1.1 202 Accepted\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>",
+    ]);
+    let error = export_to(&url);
+    assert_eq!(
+        error.message,
+        "it answers 202 Accepted with a page and no protobuf; is otlp.endpoint a collector's?"
+    );
+    assert!(!error.may_retry);
+}
+
+#[test]
+fn the_zone_of_a_collectors_address_is_its_own() {
+    let error = export_to("http://[fe80::1%25nosuch0]:4318");
+    assert_eq!(
+        error.message,
+        "[fe80::1%nosuch0]: this machine has no interface nosuch0"
+    );
+}
+
+/// How an export to `url` fails.
+fn export_to(url: &str) -> ExportError {
+    let config = otlp(&format!("endpoint = \"{url}\""));
+    let mut client = Client::new(config.metrics.as_ref().unwrap());
+    let runtime = start_runtime().unwrap();
+    runtime.block_on(client.export(Vec::new())).unwrap_err()
+}
+
+#[test]
+fn a_wait_grows_up_to_a_bound_and_is_what_the_collector_asks_for_at_least() {
+    let secs = Duration::from_secs;
+    for _ in 0..100 {
+        assert!((FIRST_WAIT / 2..=FIRST_WAIT).contains(&next_wait(None, None)));
+        assert!((secs(4)..=secs(8)).contains(&next_wait(Some(secs(4)), None)));
+        assert!((secs(15)..=secs(30)).contains(&next_wait(Some(secs(300)), None)));
+        assert_eq!(next_wait(None, Some(secs(120))), secs(120));
+        assert!(next_wait(Some(secs(20)), Some(secs(1))) >= secs(15));
+    }
+}
+
+#[test]
+fn what_waits_when_the_program_ends_is_counted_as_lost() {
+    let collector = Collector::start(Speaks::Http);
+    collector.takes(Takes::Refuses(503, "busy".into()));
+    let mut pushed = Pushed::new(&to(&collector, "http/protobuf", "metrics = false"));
+    let entry = pushed.target("one");
+    for _ in 0..3 {
+        let mut spans = pushed.spans();
+        spans.event(entry.stats(), &lost(SystemTime::now(), Cause::Fin));
+    }
+    pushed.exporter.keep_for_the_last();
+    pushed.shutdown();
+    assert!(pushed.failures(Signal::Traces) > 0);
+    assert_eq!(pushed.dropped(Signal::Traces), 3);
+    assert_eq!(
+        kept(Signal::Traces, true, true),
+        "these are lost: the program ends"
+    );
+    assert_eq!(
+        kept(Signal::Metrics, false, false),
+        "what it refused is sent again at the next interval"
+    );
+}
+
 #[test]
 fn a_collector_that_hangs_holds_one_export_and_the_end_waits_no_longer_than_it_may() {
     for (speaks, protocol) in [(Speaks::Http, "http/protobuf"), (Speaks::Grpc, "grpc")] {
@@ -918,6 +1093,28 @@ fn trouble_is_told_once_a_minute_and_its_end_if_it_was_told() {
 }
 
 #[test]
+fn a_signal_that_a_reload_turned_off_fails_no_more() {
+    let only_metrics = otlp("traces = false");
+    let exporter = Exporter::new(Registry::new(), Arc::default());
+    let shared = &exporter.shared;
+    let collector = only_metrics.metrics.as_ref().unwrap();
+    let fails = |signal| shared.book(signal, collector, &Err(too_late()), false);
+    shared.switch(Some(&otlp("")));
+    fails(Signal::Traces);
+    fails(Signal::Metrics);
+    shared.switch(Some(&only_metrics));
+    // One that was under way.
+    fails(Signal::Traces);
+    assert!(lock(&shared.trouble).works(Signal::Metrics), "all works");
+    // What alone failed is gone: nothing was told that could end.
+    shared.switch(Some(&otlp("")));
+    *lock(&shared.trouble) = Trouble::default();
+    fails(Signal::Traces);
+    shared.switch(Some(&only_metrics));
+    assert!(!lock(&shared.trouble).works(Signal::Metrics));
+}
+
+#[test]
 fn lines_are_records_with_their_fields_and_the_span_they_belong_to() {
     use crate::telemetry::logs::LineSink;
     use serde_json::Value;
@@ -940,9 +1137,16 @@ fn lines_are_records_with_their_fields_and_the_span_they_belong_to() {
         lines.line(tracing::Level::WARN, "one lost\u{1b}", &fields)
     });
     lines.line(tracing::Level::INFO, "hello", &[]);
-    let records = until("two came", || {
-        Some(collector.records()).filter(|r| r.len() == 2)
+    let unsampled = span.map(|ids| super::spans::Ids {
+        sampled: false,
+        ..ids
     });
+    lines::within(unsampled, || lines.line(tracing::Level::INFO, "x", &[]));
+    let records = until("three came", || {
+        Some(collector.records()).filter(|r| r.len() == 3)
+    });
+    let flags: Vec<u32> = records.iter().map(|record| record.flags).collect();
+    assert_eq!(flags, [1, 0, 0]);
     let first = &records[0];
     assert_eq!((first.severity_number, &*first.severity_text), (13, "warn"));
     assert_eq!(first.event_name, "lost");

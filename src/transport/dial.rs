@@ -745,7 +745,7 @@ fn is_of(family: IpFamily, ip: IpAddr) -> bool {
     }
 }
 
-fn with_zone(ip: IpAddr, zone: Option<&str>, port: u16) -> Result<SocketAddr, String> {
+pub(super) fn with_zone(ip: IpAddr, zone: Option<&str>, port: u16) -> Result<SocketAddr, String> {
     let mut address = SocketAddr::new(ip, port);
     if let (SocketAddr::V6(v6), Some(zone)) = (&mut address, zone) {
         let scope = tcp::scope_id(zone).map_err(|error| format!("[{ip}%{zone}]: {error}"))?;

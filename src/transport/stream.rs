@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::dial::with_zone;
 use super::io::Io;
 use super::resolver;
 use super::tcp;
@@ -23,7 +24,7 @@ pub(crate) async fn open(
     let options = AddressOptions::default();
     let (host, port) = (place.host.as_str(), place.port);
     let addresses = match host.parse::<std::net::IpAddr>() {
-        Ok(ip) => vec![(ip, port).into()],
+        Ok(ip) => vec![with_zone(ip, place.zone.as_deref(), port)?],
         Err(_) => {
             let found = resolver::resolve(host, port, options.family).await;
             found.map_err(|error| format!("cannot resolve {host}: {}", os::words(&error)))?

@@ -107,10 +107,15 @@ impl Resolver<'_, '_> {
 
     /// Whether a signal is exported, its endpoint aside.
     fn is_on(&mut self, raw: &raw::Otlp, signal: Signal, reading: &mut Reading) -> bool {
+        let endpoint = own(signal, "ENDPOINT");
         let (field, usual) = match signal {
-            Signal::Metrics => (&raw.metrics, true),
-            Signal::Traces => (&raw.traces, true),
-            Signal::Logs => (&raw.logs, false),
+            Signal::Metrics => (&raw.metrics, (true, USUAL)),
+            Signal::Traces => (&raw.traces, (true, USUAL)),
+            // Who says where they go wants them to.
+            Signal::Logs => match variable_is_set(self.variable, &endpoint) {
+                true => (&raw.logs, (true, endpoint.as_str())),
+                false => (&raw.logs, (false, USUAL)),
+            },
         };
         if let Some(said) = field.get() {
             return *said;
@@ -125,7 +130,7 @@ impl Resolver<'_, '_> {
                 list.split(',').any(|one| one.trim() == "otlp"),
                 name.as_str(),
             ),
-            None => (usual, USUAL),
+            None => usual,
         };
         reading.say(signal.as_str(), on.to_string(), from);
         on

@@ -160,6 +160,22 @@ fn a_signal_s_own_endpoint_turns_on_that_signal_alone() {
     );
     let insecure = [own[0], own[1], ("OTEL_EXPORTER_OTLP_INSECURE", "true")];
     assert!(!otlp("", &insecure).traces.as_ref().unwrap().place.secure);
+
+    // Log lines, too, which are off where only the endpoint of all is set.
+    let name = "OTEL_EXPORTER_OTLP_LOGS_ENDPOINT";
+    let logs = (name, "http://logs.example.com/whole");
+    let said = otlp("", &[logs]);
+    assert!(said.metrics.is_none() && said.traces.is_none());
+    let place = said.logs.as_ref().unwrap().place.to_string();
+    assert_eq!(place, logs.1);
+    let from = ("logs", "true".to_owned(), name.to_owned());
+    assert!(said.derived.contains(&from), "{:?}", said.derived);
+    let all = ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all.example.com");
+    assert!(otlp("", &[all]).logs.is_none());
+    // Whoever says no is stronger.
+    let none = [logs, ("OTEL_LOGS_EXPORTER", "none")];
+    assert_eq!(with("", &none).config.otlp, None);
+    assert!(otlp("[otlp]\nlogs = false", &[logs]).logs.is_none());
 }
 
 #[test]
