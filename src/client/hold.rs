@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 use super::gate::DialGate;
 use crate::config::{Heartbeat, Target, mask};
 use crate::proto::backoff::BackoffPolicy;
-use crate::proto::close::Asked;
+use crate::proto::close::{Asked, Cause};
 use crate::proto::event::{
     DialFailure, Established, Event, Message, Passed, PassedStep, Phase, Recovered,
 };
@@ -370,15 +370,19 @@ impl<O: Observer> Holder<O> {
             id: finished.outage_id,
             since: finished.at.into(),
         });
-        if let Ok(wanted) = self.desired.target()
-            && !wanted.same_connection(&self.target)
-        {
-            self.target = wanted;
+        let wanted = self.desired.target().ok()?;
+        let same = wanted.same_connection(&self.target);
+        self.target = wanted;
+        if !same {
             self.forget();
             return None;
         }
-        self.desired.target().ok()?;
         self.resume = finished.resume;
+        if finished.verdict.cause == Cause::Replaced {
+            // Wished back while the peer's Close was awaited: nothing failed, and nothing is to be
+            // waited for.
+            return None;
+        }
         let policy = self.backoff();
         let (advice, since, at) = (finished.verdict.advice, finished.since, finished.at);
         Some(

@@ -318,7 +318,8 @@ impl Heartbeat {
     }
 
     /// Applies a new policy to the standing connection: the present wait is measured anew from
-    /// where it began.
+    /// where it began. One that was over before `now` stays as overdue as it is, for `poll` to judge
+    /// whose fault that is.
     pub(crate) fn retune(&mut self, policy: HeartbeatPolicy, now: Instant) {
         self.policy = policy;
         let pinged = self.seq > 0;
@@ -333,10 +334,10 @@ impl Heartbeat {
                         (*next).min(now + policy.interval)
                     }
                 };
-                *next = due.max(now);
+                *next = due.max((*next).min(now));
             }
             State::Waiting { deadline, .. } => {
-                *deadline = (self.last_sent + policy.pong_timeout).max(now);
+                *deadline = (self.last_sent + policy.pong_timeout).max((*deadline).min(now));
             }
             State::Over { .. } => {}
         }

@@ -199,6 +199,47 @@ async fn a_replaced_targets_old_connection_ends_before_the_new_one_dials() {
 }
 
 #[tokio::test]
+async fn a_target_wished_back_while_its_close_is_awaited_is_dialed_again_without_a_wait() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    let (tell, mut closed) = mpsc::unbounded_channel();
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let tell = tell.clone();
+            tokio::spawn(async move {
+                let ws = tokio_tungstenite::accept_async(stream).await.unwrap();
+                // From here on it answers nothing.
+                let mut stream = ws.into_inner();
+                let mut first = [0];
+                stream.read_exact(&mut first).await.unwrap();
+                tell.send(first[0]).unwrap();
+                while !matches!(stream.read(&mut first).await, Ok(0) | Err(_)) {}
+            });
+        }
+    });
+    let patient = || {
+        let mut policy = Policy {
+            reconnect: BackoffPolicy {
+                initial: Duration::from_secs(3_600),
+                max: Duration::from_secs(3_600),
+                ..BackoffPolicy::default()
+            },
+            ..Policy::default()
+        };
+        policy.timeouts.close = Duration::from_millis(500);
+        policy
+    };
+    let mut held = held(target(address, patient()));
+    held.established().await;
+    held.desired.set(target(nobody().await, Policy::default()));
+    const CLOSE: u8 = 0x88;
+    assert_eq!(timeout(PATIENCE, closed.recv()).await, Ok(Some(CLOSE)));
+    held.desired.set(target(address, patient()));
+    assert_eq!(held.ended().await, Cause::Replaced);
+    held.established().await;
+}
+
+#[tokio::test]
 async fn another_address_is_dialed_at_once_and_its_failures_counted_anew() {
     let dead = nobody().await;
     let mut held = held(target(dead, steady_backoff()));

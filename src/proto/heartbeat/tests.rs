@@ -369,6 +369,30 @@ fn a_retune_is_measured_from_the_last_ping() {
 }
 
 #[test]
+fn a_retune_in_the_same_moment_as_we_wake_late_hides_no_stall() {
+    for pinged in [false, true] {
+        let mut sim = Sim::new(HeartbeatPolicy::default());
+        if pinged {
+            sim.run_to(secs(10));
+        }
+        let woken = secs(900);
+        sim.now = sim.start + woken;
+        sim.heartbeat
+            .retune(HeartbeatPolicy::every(secs(9)), sim.now);
+        sim.poll();
+        let stalls = sim.log.iter().filter(|(_, action)| {
+            matches!(action, Action::Stalled { .. } | Action::GiveUp)
+                || matches!(action, Action::Ping { retry: true, .. })
+        });
+        let stalls: Vec<_> = stalls.map(|(_, action)| action).collect();
+        assert!(
+            matches!(stalls[..], [Action::Stalled { .. }]),
+            "{stalls:?}, pinged: {pinged}"
+        );
+    }
+}
+
+#[test]
 fn a_retune_of_one_way_beats_is_measured_from_the_last_and_before_the_first_only_hastens() {
     let every = |interval| HeartbeatPolicy {
         mode: PingMode::OneWay,
