@@ -29,10 +29,10 @@ fn a_debian_boots_with_a_network_of_its_own_and_ends_with_its_guard() {
 
         // A service's processes are its own: systemd finds and ends them.
         debian.shell("systemd-run --quiet --unit=sleeper sh -c 'sleep 300 & sleep 300'");
-        let processes = "systemctl show --property=TasksCurrent,MainPID sleeper; pgrep -x -c sleep";
-        assert!(debian.shell(processes).ends_with("\n2"));
+        let sleeping = "pgrep -x -c sleep";
+        debian.until("both sleep", secs(20.0), sleeping, |ran| ran.stdout == "2");
         debian.shell("systemctl stop sleeper");
-        assert_eq!(debian.run("pgrep -x -c sleep").stdout, "0");
+        assert_eq!(debian.run(sleeping).stdout, "0");
 
         let root = debian.path("/");
         assert!(root.join("etc/written").exists());

@@ -110,24 +110,33 @@ impl Model {
             )
         };
         // Long enough for a busy machine, and short enough to show a pong that a reload lost.
-        let defaults = "[defaults]\npong_timeout = \"4s\"\n".to_owned();
+        let defaults = "[defaults]\npong_timeout = \"8s\"\n".to_owned();
         self.targets
             .iter()
             .fold(defaults, |text, one| text + &target(one))
     }
 
-    /// Waits until the server holds exactly one socket of each target, and returns them.
-    fn settled(&self, port: u16) -> BTreeMap<String, u16> {
+    /// Waits until the server holds exactly one socket of each target, not one of them a socket
+    /// that was there `before` and is to be `replaced`; returns them. The reload's line does not
+    /// wait for that: each target hangs up and dials in its own time.
+    fn settled(
+        &self,
+        port: u16,
+        before: &BTreeMap<String, ServerEnd>,
+        replaced: &BTreeSet<&str>,
+    ) -> BTreeMap<String, ServerEnd> {
         until(
             "one socket for each target, and no other",
-            secs(20.0),
+            secs(40.0),
             || {
                 let sockets = sockets_of(port);
                 let wanted: BTreeSet<Ipv4Addr> =
                     self.targets.values().map(|spec| spec.address).collect();
                 let odd: Vec<_> = sockets
                     .iter()
-                    .filter(|(address, ports)| ports.len() != 1 || !wanted.contains(address))
+                    .filter(|(address, ends)| {
+                        ends.len() != 1 || ends[0].inode == 0 || !wanted.contains(address)
+                    })
                     .take(5)
                     .collect();
                 if !odd.is_empty() || sockets.len() != wanted.len() {
@@ -135,7 +144,12 @@ impl Model {
                 }
                 let socket =
                     |(name, spec): (&String, &Spec)| (name.clone(), sockets[&spec.address][0]);
-                Ok(self.targets.iter().map(socket).collect())
+                let now: BTreeMap<_, _> = self.targets.iter().map(socket).collect();
+                let left = replaced.iter().filter(|name| before[**name] == now[**name]);
+                match left.count() {
+                    0 => Ok(now),
+                    left => Err(format!("{left} of {} are not replaced", replaced.len())),
+                }
             },
         )
     }
@@ -172,7 +186,7 @@ fn unchanged_and_retuned_targets_keep_their_sockets_through_ten_random_reloads()
     let port = free_port();
     let server = Daemon::server(port, &[]);
     let daemon = Daemon::run(&model.text(port));
-    let mut sockets = model.settled(port);
+    let mut sockets = model.settled(port, &BTreeMap::new(), &BTreeSet::new());
     let mut pings = BTreeMap::<String, f64>::new();
 
     for reload in 1..=RELOADS {
@@ -191,7 +205,7 @@ fn unchanged_and_retuned_targets_keep_their_sockets_through_ten_random_reloads()
             daemon
                 .process
                 .stderr
-                .wait_from(lines, "the reload's line", secs(10.0), |line| {
+                .wait_from(lines, "the reload's line", secs(30.0), |line| {
                     let number = |(word, _): &(&'static str, u64)| {
                         Some((*word, number_after(&line.text, word)?))
                     };
@@ -201,7 +215,9 @@ fn unchanged_and_retuned_targets_keep_their_sockets_through_ten_random_reloads()
         assert_eq!(reported, expected, "reload {reload}");
 
         // Server's side: who kept its socket.
-        let now = model.settled(port);
+        let replaced = fates.iter().filter(|(_, fate)| **fate == Fate::Replaced);
+        let replaced = replaced.map(|(name, _)| name.as_str()).collect();
+        let now = model.settled(port, &sockets, &replaced);
         for (name, fate) in &fates {
             let (before, after) = (sockets.get(name), now.get(name));
             let holds = match fate {
@@ -212,20 +228,21 @@ fn unchanged_and_retuned_targets_keep_their_sockets_through_ten_random_reloads()
             };
             assert!(
                 holds,
-                "reload {reload}: {name} was {fate:?}: client port {before:?}, then {after:?}"
+                "reload {reload}: {name} was {fate:?}: {before:?}, then {after:?}"
             );
         }
-        sockets = now;
 
         // Our side: no series of a removed target, labels as they are now, counters never back.
         let scrape = daemon.scrape_until(
             "all are established, none is left over",
-            secs(10.0),
+            secs(30.0),
             |scrape| {
                 let up = by_target(scrape, "established");
                 up.len() == model.targets.len() && up.values().all(|value| *value == 1.0)
             },
         );
+        // What the server's kernel had taken up may have been dialed again before it was answered.
+        sockets = model.settled(port, &BTreeMap::new(), &BTreeSet::new());
         let names: BTreeSet<&str> = model.targets.keys().map(String::as_str).collect();
         assert_eq!(scrape.targets(), names, "reload {reload}");
         for (name, spec) in &model.targets {
@@ -252,7 +269,7 @@ fn unchanged_and_retuned_targets_keep_their_sockets_through_ten_random_reloads()
 
     // Pings went on all the while, and after: every target is answered once more.
     let before = by_target(&daemon.scrape(), "received_pong_total");
-    daemon.scrape_until("every target gets another pong", secs(10.0), |scrape| {
+    daemon.scrape_until("every target gets another pong", secs(30.0), |scrape| {
         let now = by_target(scrape, "received_pong_total");
         before.iter().all(|(name, count)| now[name] > *count)
     });

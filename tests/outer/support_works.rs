@@ -91,9 +91,10 @@ fn the_kernels_table_knows_the_servers_end_of_a_socket() {
     let ports: Vec<u64> = sockets
         .values()
         .flatten()
-        .map(|port| u64::from(*port))
+        .map(|end| u64::from(end.client_port))
         .collect();
     assert_eq!(ports, [opened["port"].as_u64().unwrap()]);
+    assert!(sockets.values().flatten().all(|end| end.inode != 0));
 }
 
 #[test]

@@ -59,11 +59,20 @@ pub(crate) fn free_port() -> u16 {
     panic!("no free port from {FIRST} on");
 }
 
-/// The established connections a listener on `port` holds, as the kernel knows them: by the local
-/// address the client dialed, the client's ports.
-pub(crate) fn sockets_of(port: u16) -> BTreeMap<Ipv4Addr, Vec<u16>> {
+/// A server's end of a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct ServerEnd {
+    /// No other socket has it while the machine is up; 0 until the connection is accepted. The
+    /// client's port is no name for a connection: the next one may get the same.
+    pub(crate) inode: u64,
+    pub(crate) client_port: u16,
+}
+
+/// The established connections a listener on `port` holds, as the kernel knows them, by the local
+/// address the client dialed.
+pub(crate) fn sockets_of(port: u16) -> BTreeMap<Ipv4Addr, Vec<ServerEnd>> {
     let table = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let mut sockets = BTreeMap::<Ipv4Addr, Vec<u16>>::new();
+    let mut sockets = BTreeMap::<Ipv4Addr, Vec<ServerEnd>>::new();
     for row in table.lines().skip(1) {
         let mut columns = row.split_whitespace().skip(1);
         let (local, remote) = (columns.next().unwrap(), columns.next().unwrap());
@@ -79,7 +88,12 @@ pub(crate) fn sockets_of(port: u16) -> BTreeMap<Ipv4Addr, Vec<u16>> {
         };
         let ((address, local_port), (_, remote_port)) = (split(local), split(remote));
         if local_port == port {
-            sockets.entry(address).or_default().push(remote_port);
+            // Queues, timer, retransmissions, user and timeout stand before it.
+            let inode = columns.nth(5).unwrap().parse().unwrap();
+            sockets.entry(address).or_default().push(ServerEnd {
+                inode,
+                client_port: remote_port,
+            });
         }
     }
     sockets

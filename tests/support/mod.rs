@@ -40,7 +40,7 @@ pub(crate) use frame::Frame;
 pub(crate) use front::{Front, Kind, watching};
 pub(crate) use http::{Endpoint, Keys, get, post};
 pub(crate) use journal::{Journal, secs, until};
-pub(crate) use machine::{BlackHole, alone, free_port, shared, sockets_of, tools};
+pub(crate) use machine::{BlackHole, ServerEnd, alone, free_port, shared, sockets_of, tools};
 pub(crate) use manager::{Manager, Told};
 pub(crate) use namespace::{DEAD_ADDRESS, Names, Namespace};
 pub(crate) use odd_peer::{Happened, Manner, OddPeer, OnClose, Pongs, Script, Then};
