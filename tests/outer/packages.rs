@@ -215,6 +215,7 @@ fn the_rpm_is_installed_upgraded_and_erased() {
 
 #[test]
 fn an_edited_configuration_is_kept_by_what_the_packages_say_of_it() {
+    let _machine = shared();
     let packages = packages();
     let flags = output(
         "rpm",
@@ -356,6 +357,7 @@ fn holds_exactly(listed: &[(String, String)], only: &[(&str, &str)]) {
 
 #[test]
 fn the_packages_hold_what_the_table_says_and_nothing_else() {
+    let _machine = shared();
     let packages = packages();
     let deb = output("dpkg-deb", &["--contents", path(&packages.deb)]);
     let deb: Vec<(String, String)> = deb
@@ -392,6 +394,7 @@ fn the_packages_hold_what_the_table_says_and_nothing_else() {
 
 #[test]
 fn lintian_and_rpmlint_find_nothing() {
+    let _machine = shared();
     let packages = packages();
     let arguments = ["--fail-on", "error,warning", path(&packages.deb)];
     assert_eq!(output("lintian", &arguments), "");
@@ -411,6 +414,7 @@ fn lintian_and_rpmlint_find_nothing() {
 
 #[test]
 fn a_binary_for_a_newer_glibc_than_el_9_has_is_not_packaged() {
+    let _machine = shared();
     let dir = ConfigDir::new();
     let mut refused = make_packages(dir.path(), &[("GLIBC", "2.2.5")]);
     assert_eq!(exit_code(refused.wait(secs(60.0))), 1);
@@ -447,6 +451,7 @@ fn unpacked() -> ConfigDir {
 
 #[test]
 fn the_man_pages_are_without_fault_to_man_and_mandoc() {
+    let _machine = shared();
     let root = unpacked();
     let mut seen = 0;
     for section in ["man1", "man5"] {
@@ -481,6 +486,7 @@ fn the_man_pages_are_without_fault_to_man_and_mandoc() {
 
 #[test]
 fn the_completions_complete_in_bash_zsh_and_fish() {
+    let _machine = shared();
     let root = unpacked();
     let share = root.path().join("usr/share");
     let bash = format!(
@@ -508,6 +514,7 @@ fn the_completions_complete_in_bash_zsh_and_fish() {
 
 #[test]
 fn the_packaged_configuration_is_good_and_so_are_its_examples() {
+    let _machine = shared();
     let file = format!("{REPOSITORY}/packaging/ws-keepalive.toml");
     let said = check(Path::new(&file));
     assert!(!said.contains("warning"), "{said}");
@@ -543,6 +550,7 @@ fn check(file: &Path) -> String {
 
 #[test]
 fn the_kubernetes_example_is_yaml_and_its_configuration_is_good() {
+    let _machine = shared();
     let file = format!("{REPOSITORY}/packaging/kubernetes/ws-keepalive.yaml");
     let script = "puts JSON.generate(YAML.load_stream(File.read(ARGV[0])))";
     let json = output("ruby", &["-ryaml", "-rjson", "-e", script, &file]);

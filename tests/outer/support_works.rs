@@ -11,9 +11,10 @@ fn clients(url: &str) -> [Foreign; 2] {
 
 #[test]
 fn an_odd_peer_is_a_websocket_server_to_others_but_for_its_one_oddity() {
+    let _machine = shared();
     let good = OddPeer::upgrading(Manner::default());
     for mut client in clients(&good.url()) {
-        client.event("open", secs(10.0), |_| true);
+        client.event("open", secs(30.0), |_| true);
         client.ping("echo me");
         client.event("pong", secs(5.0), |event| event["data"] == "6563686f206d65");
         client.send(&"x".repeat(70_000));
@@ -62,6 +63,7 @@ fn an_odd_peer_is_a_websocket_server_to_others_but_for_its_one_oddity() {
 
 #[test]
 fn a_wrong_accept_is_refused_by_others_too() {
+    let _machine = shared();
     let peer = OddPeer::start(Script::WrongAccept);
     let client = Foreign::node_client(&peer.url());
     let error = client.event("error", secs(10.0), |_| true);
@@ -76,6 +78,7 @@ fn a_wrong_accept_is_refused_by_others_too() {
 
 #[test]
 fn a_black_hole_answers_no_syn() {
+    let _machine = shared();
     let hole = BlackHole::dig();
     let error = TcpStream::connect_timeout(&hole.address, Duration::from_millis(500)).unwrap_err();
     assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
@@ -83,6 +86,7 @@ fn a_black_hole_answers_no_syn() {
 
 #[test]
 fn the_kernels_table_knows_the_servers_end_of_a_socket() {
+    let _machine = shared();
     let (peer, port) = Foreign::node_server();
     let client = Foreign::python_client(&format!("ws://127.0.0.1:{port}/ws"));
     let opened = client.event("open", secs(10.0), |_| true);
@@ -99,6 +103,7 @@ fn the_kernels_table_knows_the_servers_end_of_a_socket() {
 
 #[test]
 fn a_frozen_process_says_nothing_until_it_is_thawed() {
+    let _machine = shared();
     let (mut peer, _) = Foreign::node_server();
     peer.process.freeze();
     assert!(peer.process.is_running());

@@ -23,6 +23,7 @@ fn analyze(arguments: &[&str]) -> (i32, String) {
 
 #[test]
 fn the_units_expose_no_more_than_1_5_of_10() {
+    let _machine = shared();
     for unit in UNITS {
         let path = shipped(unit);
         let path = path.to_str().unwrap();
@@ -36,6 +37,7 @@ fn the_units_expose_no_more_than_1_5_of_10() {
 
 #[test]
 fn systemd_finds_nothing_wrong_with_the_units_and_the_examples() {
+    let _machine = shared();
     let dir = ConfigDir::new();
     let place = |name: &str, into: &str| {
         let text = fs::read_to_string(shipped(name)).unwrap();
