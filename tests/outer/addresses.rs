@@ -18,7 +18,7 @@ fn servers(namespace: &Namespace, addresses: &[&str]) -> Vec<(String, Process)> 
 
 const PORT: &str = "9000";
 
-const HASTY: &str = "[defaults]\nping_interval = \"200ms\"\npong_timeout = \"1s\"\nmax_retry_limit = 1\n\
+const HASTY: &str = "[defaults]\nping_interval = \"200ms\"\npong_timeout = \"5s\"\nmax_retry_limit = 1\n\
     tcp_timeout = \"1s\"\nreconnect = { initial = \"200ms\", max = \"400ms\" }\n";
 
 #[test]

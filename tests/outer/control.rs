@@ -43,7 +43,7 @@ fn reload_waits_and_exits_0_with_what_changed_or_1_with_why_not() {
     let _machine = shared();
     let peer = OddPeer::upgrading(Manner::default());
     let daemon = Daemon::run(&target("one", &peer, "1s"));
-    daemon.established("one", secs(5.0));
+    daemon.established("one", secs(15.0));
     daemon
         .dir
         .rename_over(&daemon.text("[[target]]\nurl = 7\n"));
@@ -71,13 +71,13 @@ fn sighup_and_post_reload_take_the_same_path() {
     let _machine = shared();
     let peer = OddPeer::upgrading(Manner::default());
     let daemon = Daemon::run(&target("one", &peer, "1s"));
-    daemon.established("one", secs(5.0));
+    daemon.established("one", secs(15.0));
     let lines = daemon.process.stderr.len();
     daemon.process.signal(Signal::HUP);
     daemon
         .process
         .stderr
-        .wait_from(lines, "a reload line", secs(5.0), |line| {
+        .wait_from(lines, "a reload line", secs(15.0), |line| {
             let by = line.text_of("message").starts_with("reloaded by SIGHUP: ");
             (by && number_after(&line.text, "kept") == Some(1)).then_some(())
         });
@@ -102,8 +102,8 @@ fn status_shows_every_target_as_a_table_and_as_json() {
     let _machine = shared();
     let peer = OddPeer::upgrading(Manner::default());
     let daemon = Daemon::run(&(target("one", &peer, "1s") + &target("two", &peer, "1s")));
-    daemon.established("one", secs(5.0));
-    daemon.established("two", secs(5.0));
+    daemon.established("one", secs(15.0));
+    daemon.established("two", secs(15.0));
     let (code, table, err) = run(&mut control(&daemon, &["status"]));
     assert_eq!(code, 0, "{err}");
     for name in ["one", "two"] {

@@ -26,7 +26,7 @@ fn the_demonstration_reaches_itself_four_times_and_tries_a_fifth_that_nobody_ser
     let arguments = ["run", "--config", file.to_str().unwrap()];
     let mut process = Process::spawn("run", &mut program(&arguments));
     let metrics = SocketAddr::from(([127, 0, 0, 1], metrics));
-    until("four are up, the fifth is not", secs(10.0), || {
+    until("four are up, the fifth is not", secs(30.0), || {
         let (_, text) = get(metrics, "/metrics")?;
         let scrape = Scrape::of(text);
         let nobody = [("target", "nobody"), ("phase", "tcp")];
@@ -60,5 +60,5 @@ fn the_demonstration_reaches_itself_four_times_and_tries_a_fifth_that_nobody_ser
         assert!(asked.status.success() && out.contains(words), "{asked:?}");
     }
     process.signal(Signal::INT);
-    assert_eq!(exit_code(process.wait(secs(5.0))), 0);
+    assert_eq!(exit_code(process.wait(secs(15.0))), 0);
 }

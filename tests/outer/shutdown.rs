@@ -51,12 +51,10 @@ fn server_drains_a_thousand_clients_with_1000_on_sigterm() {
     let mut server = Daemon::server(port, &[]);
     let daemon = Daemon::run(&thousand(port));
     all_established(&daemon, 1000);
-    let held: f64 = server
-        .scrape()
-        .find("ws_keepalive_server_connections", &[])
-        .map(|s| s.value)
-        .sum();
-    assert_eq!(held, 1000.0);
+    server.scrape_until("the server holds them all", secs(15.0), |scrape| {
+        let held = scrape.find("ws_keepalive_server_connections", &[]);
+        held.map(|series| series.value).sum::<f64>() == 1000.0
+    });
     server.process.signal(Signal::TERM);
     assert_eq!(exit_code(server.process.wait(secs(15.0))), 0);
     daemon.scrape_until("every target saw a Close 1000", secs(10.0), |scrape| {
@@ -80,16 +78,16 @@ fn replies_to_close_are_awaited() {
         "[[target]]\nname = \"slow\"\nurl = \"{}\"\n",
         peer.url()
     ));
-    daemon.established("slow", secs(5.0));
+    daemon.established("slow", secs(15.0));
     let asked = Instant::now();
     daemon.process.signal(Signal::TERM);
-    let (_, connection) = peer.wait("Close 1000", secs(2.0), |what| {
+    let (_, connection) = peer.wait("Close 1000", secs(10.0), |what| {
         matches!(what, Happened::Frame(Frame::Close { code: 1000, .. }))
     });
     assert_eq!(connection, 1);
-    assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
+    assert_eq!(exit_code(daemon.process.wait(secs(15.0))), 0);
     let took = asked.elapsed();
-    assert!(took >= secs(0.95) && took < secs(3.0), "{took:?}");
+    assert!(took >= secs(0.95) && took < secs(6.0), "{took:?}");
 }
 
 #[test]
@@ -104,18 +102,18 @@ fn a_peer_that_replies_to_close_and_keeps_tcp_open_holds_nothing_up() {
         "[[target]]\nname = \"odd\"\nurl = \"{}\"\n",
         peer.url()
     ));
-    daemon.established("odd", secs(5.0));
+    daemon.established("odd", secs(15.0));
     let asked = Instant::now();
     daemon.process.signal(Signal::TERM);
-    assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
-    assert!(asked.elapsed() < secs(2.0), "{:?}", asked.elapsed());
+    assert_eq!(exit_code(daemon.process.wait(secs(15.0))), 0);
+    assert!(asked.elapsed() < secs(5.0), "{:?}", asked.elapsed());
 }
 
 #[test]
 fn readyz_is_503_while_draining() {
     let _machine = shared();
     let manner = Manner {
-        on_close: OnClose::ReplyAfter(secs(1.5)),
+        on_close: OnClose::ReplyAfter(secs(6.0)),
         ..Manner::default()
     };
     let peer = OddPeer::upgrading(manner);
@@ -123,15 +121,15 @@ fn readyz_is_503_while_draining() {
         "[[target]]\nname = \"slow\"\nurl = \"{}\"\n",
         peer.url()
     ));
-    daemon.established("slow", secs(5.0));
+    daemon.established("slow", secs(15.0));
     daemon.process.signal(Signal::TERM);
-    until("/readyz says 503", secs(1.2), || {
+    until("/readyz says 503", secs(5.0), || {
         match get(daemon.metrics, "/readyz")? {
             (503, _) => Ok(()),
             other => Err(format!("{other:?}")),
         }
     });
-    assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
+    assert_eq!(exit_code(daemon.process.wait(secs(20.0))), 0);
 }
 
 #[test]
@@ -145,16 +143,16 @@ fn a_straggler_is_named_and_left_after_close_timeout() {
         "[[target]]\nname = \"straggler\"\nurl = \"{}\"\nclose_timeout = \"1s\"\n",
         peer.url()
     ));
-    daemon.established("straggler", secs(5.0));
+    daemon.established("straggler", secs(15.0));
     let (asked, lines) = (Instant::now(), daemon.process.stderr.len());
     daemon.process.signal(Signal::TERM);
-    assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
+    assert_eq!(exit_code(daemon.process.wait(secs(15.0))), 0);
     let took = asked.elapsed();
-    assert!(took >= secs(0.95) && took < secs(2.5), "{took:?}");
+    assert!(took >= secs(0.95) && took < secs(6.0), "{took:?}");
     daemon
         .process
         .stderr
-        .wait_from(lines, "who it was, and why", secs(1.0), |line| {
+        .wait_from(lines, "who it was, and why", secs(15.0), |line| {
             let said = line.text_of("message");
             (said.starts_with("straggler ended: asked to stop (no reply to Close)")).then_some(())
         });
@@ -162,22 +160,30 @@ fn a_straggler_is_named_and_left_after_close_timeout() {
 
 #[test]
 fn a_signal_that_comes_twice_at_once_is_one_request_to_stop() {
-    let _machine = shared();
+    // The program takes two for one that come within 50 ms. Nobody else is to delay it.
+    let _machine = alone();
     let peer = OddPeer::upgrading(Manner {
         on_close: OnClose::ReplyAfter(secs(0.3)),
         ..Manner::default()
     });
     // What timeout(1) does, and a terminal under a wrapper: the process and its group.
     for signal in [Signal::TERM, Signal::INT] {
-        let arguments = ["client", "--url", &peer.url(), "--metrics=false"];
-        let mut client = Process::spawn("client", &mut program(&arguments));
-        client.stdout.wait("established", secs(5.0), |line| {
-            line.text.contains("established").then_some(())
-        });
-        client.signal(signal);
-        std::thread::yield_now();
-        client.signal(signal);
-        let status = client.wait(secs(5.0));
+        let signaled = || {
+            let arguments = ["client", "--url", &peer.url(), "--metrics=false"];
+            let client = Process::spawn("client", &mut program(&arguments));
+            client.stdout.wait("established", secs(15.0), |line| {
+                line.text.contains("established").then_some(())
+            });
+            let first = Instant::now();
+            client.signal(signal);
+            std::thread::yield_now();
+            client.signal(signal);
+            (first.elapsed() < secs(0.02)).then_some(client)
+        };
+        // One whose second signal was late is no test.
+        let in_time = (0..10).find_map(|_| signaled());
+        let mut client = in_time.expect("ten times the second signal was late");
+        let status = client.wait(secs(15.0));
         let lines = client.stdout.texts();
         assert_eq!(exit_code(status), 0, "{lines:#?}");
         let last = lines.last().unwrap();
@@ -199,9 +205,9 @@ fn a_second_sigterm_ends_at_once() {
         "[[target]]\nname = \"odd\"\nurl = \"{}\"\n",
         peer.url()
     ));
-    daemon.established("odd", secs(5.0));
+    daemon.established("odd", secs(15.0));
     daemon.process.signal(Signal::TERM);
-    peer.wait("Close 1000", secs(2.0), |what| {
+    peer.wait("Close 1000", secs(10.0), |what| {
         matches!(what, Happened::Frame(Frame::Close { code: 1000, .. }))
     });
     // Not in the same moment: that would be one request, delivered twice.
@@ -217,12 +223,12 @@ fn a_second_sigterm_ends_at_once() {
     assert!(daemon.process.is_running(), "close_timeout is 10 s");
     let asked = Instant::now();
     daemon.process.signal(Signal::TERM);
-    assert_eq!(exit_code(daemon.process.wait(secs(2.0))), 143);
-    assert!(asked.elapsed() < secs(1.0), "{:?}", asked.elapsed());
+    assert_eq!(exit_code(daemon.process.wait(secs(15.0))), 143);
+    assert!(asked.elapsed() < secs(5.0), "{:?}", asked.elapsed());
 }
 
 #[test]
-fn sigterm_while_dialing_a_black_hole_takes_under_a_second() {
+fn sigterm_while_dialing_a_black_hole_waits_for_no_dial() {
     let _machine = shared();
     let hole = BlackHole::dig();
     let silent = OddPeer::start(Script::Silent);
@@ -230,16 +236,23 @@ fn sigterm_while_dialing_a_black_hole_takes_under_a_second() {
         ("tcp", format!("ws://{}/ws", hole.address)),
         ("upgrade", silent.url()),
     ] {
-        let mut daemon = Daemon::run(&format!("[[target]]\nname = \"hole\"\nurl = \"{url}\"\n"));
+        // No dial ends by itself while the end is asked for.
+        let mut daemon = Daemon::run(&format!(
+            "[[target]]\nname = \"hole\"\nurl = \"{url}\"\nconnect_timeout = \"30s\"\n\
+             tcp_timeout = \"30s\"\nupgrade_timeout = \"30s\"\n"
+        ));
         assert_eq!(
             daemon.api("hole").unwrap()["state"],
             "connecting",
             "{phase}"
         );
-        let arguments = ["client", "--url", &url, "--metrics=false"];
-        let mut client = Process::spawn("client", &mut program(&arguments));
+        let mut client = program(&["client", "--url", &url, "--metrics=false"]);
+        for flag in ["--connect-timeout", "--tcp-timeout", "--upgrade-timeout"] {
+            client.args([flag, "30s"]);
+        }
+        let mut client = Process::spawn("client", &mut client);
         if phase == "upgrade" {
-            until("both are dialing", secs(5.0), || {
+            until("both are dialing", secs(15.0), || {
                 match silent.dials().len() {
                     2.. => Ok(()),
                     n => Err(n.to_string()),
@@ -249,7 +262,7 @@ fn sigterm_while_dialing_a_black_hole_takes_under_a_second() {
             let table = || std::fs::read_to_string("/proc/net/tcp").unwrap();
             const SYN_SENT: &str = "02";
             let port = format!(":{:04X}", hole.address.port());
-            until("both are dialing", secs(5.0), || {
+            until("both are dialing", secs(15.0), || {
                 let table = table();
                 let dialing = table.lines().filter(|row| {
                     let columns: Vec<&str> = row.split_whitespace().collect();
@@ -266,9 +279,9 @@ fn sigterm_while_dialing_a_black_hole_takes_under_a_second() {
         for process in [&mut daemon.process, &mut client] {
             let asked = Instant::now();
             process.signal(Signal::TERM);
-            let status = process.wait(secs(5.0));
+            let status = process.wait(secs(15.0));
             assert!(
-                asked.elapsed() < secs(1.0),
+                asked.elapsed() < secs(3.0),
                 "{phase}: {:?}",
                 asked.elapsed()
             );

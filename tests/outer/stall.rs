@@ -4,8 +4,9 @@ use std::time::{Duration, Instant};
 
 use crate::support::*;
 
-/// How far from its due time a ping may be seen by a scrape every 20 ms on a busy machine.
-const SLACK: Duration = Duration::from_millis(400);
+/// How far from its due time a ping may be seen on a busy machine. Each is due so long after the one
+/// before it was sent, so that lateness adds up; a ping too few or too many is off by more.
+const SLACK: Duration = Duration::from_millis(900);
 
 fn assert_near(what: &str, seen: &[Duration], due: &[f64]) {
     let fits = |(seen, due): (&Duration, &f64)| seen.abs_diff(secs(*due)) <= SLACK;
@@ -59,7 +60,7 @@ fn client_pings_a_silent_peer_at_1_3_5_7_s_on_the_wire_and_gives_up_at_9_s() {
     let (close, _) = peer.wait("a Close", secs(12.0), |what| {
         matches!(what, Happened::Frame(Frame::Close { .. }))
     });
-    let status = client.process.wait(secs(2.0));
+    let status = client.process.wait(secs(10.0));
     let pings: Vec<Duration> = peer.pings().iter().map(|at| *at - up).collect();
     assert_near("pings", &pings, &[1.0, 3.0, 5.0, 7.0]);
     assert_near("given up", &[close - up], &[9.0]);
@@ -74,10 +75,11 @@ fn client_pings_a_silent_peer_at_1_3_5_7_s_on_the_wire_and_gives_up_at_9_s() {
         panic!("two lines, and no more: {lines:#?}")
     };
     assert!(up.starts_with("established ws://127.0.0.1:"), "{up}");
-    assert!(
-        last.starts_with("held 9.") || last.starts_with("held 8.9"),
-        "{last}"
-    );
+    let held = last
+        .strip_prefix("held ")
+        .and_then(|rest| rest.split(' ').next());
+    let held: f64 = held.and_then(|held| held.parse().ok()).expect(last);
+    assert_near("held", &[secs(held)], &[9.0]);
     let counted = "s: 4 pings, 0 pongs, 3 retries, no rtt; \
                    no pong to 4 pings (pong_timeout, ended by us)";
     assert!(last.ends_with(counted), "{last}");
@@ -91,11 +93,17 @@ fn client_gives_up_a_peer_stopped_right_after_the_upgrade() {
     peer.event("open", secs(10.0), |_| true);
     peer.process.freeze();
     let line = |line: &Line| line.text.contains("established").then_some(line.at);
-    let up = client.process.stdout.wait("established", secs(5.0), line);
-    let retries = steps(&client, "ping_retry_count_total", "127.0.0.1", secs(9.0), 3);
+    let up = client.process.stdout.wait("established", secs(15.0), line);
+    let retries = steps(
+        &client,
+        "ping_retry_count_total",
+        "127.0.0.1",
+        secs(15.0),
+        3,
+    );
     let since_up: Vec<Duration> = retries.iter().map(|at| *at - up).collect();
     assert_near("retries", &since_up, &[3.0, 5.0, 7.0]);
-    let status = client.process.wait(secs(4.0));
+    let status = client.process.wait(secs(10.0));
     assert_near("exit", &[up.elapsed()], &[9.0]);
     assert_eq!(exit_code(status), 1);
     let last = client.process.stdout.all().last().unwrap().text.clone();
@@ -112,9 +120,15 @@ fn client_keeps_a_peer_that_is_continued_in_time_and_keeps_its_counts() {
     let mut client = client_of(port);
     peer.event("open", secs(10.0), |_| true);
     peer.process.freeze();
-    steps(&client, "ping_retry_count_total", "127.0.0.1", secs(6.0), 1);
+    steps(
+        &client,
+        "ping_retry_count_total",
+        "127.0.0.1",
+        secs(15.0),
+        1,
+    );
     peer.process.thaw();
-    let scrape = client.scrape_until("pongs go on", secs(6.0), |scrape| {
+    let scrape = client.scrape_until("pongs go on", secs(15.0), |scrape| {
         scrape.of_target("received_pong_total", "127.0.0.1") >= Some(4.0)
     });
     assert_eq!(scrape.of_target("established", "127.0.0.1"), Some(1.0));
@@ -124,7 +138,7 @@ fn client_keeps_a_peer_that_is_continued_in_time_and_keeps_its_counts() {
     );
     assert_eq!(peer.count("open"), 1, "the same connection");
     peer.close(1000, "enough");
-    assert_eq!(exit_code(client.process.wait(secs(5.0))), 0);
+    assert_eq!(exit_code(client.process.wait(secs(15.0))), 0);
 }
 
 #[test]
@@ -137,7 +151,7 @@ fn daemon_shows_a_stopped_peer_as_down_with_three_retries_and_gets_it_back() {
     ));
     peer.event("open", secs(10.0), |_| true);
     peer.process.freeze();
-    daemon.established("frozen", secs(5.0));
+    daemon.established("frozen", secs(15.0));
     let down = daemon.scrape_until("established is 0", secs(12.0), |scrape| {
         scrape.of_target("established", "frozen") == Some(0.0)
     });
@@ -145,7 +159,10 @@ fn daemon_shows_a_stopped_peer_as_down_with_three_retries_and_gets_it_back() {
         down.of_target("ping_retry_count_total", "frozen"),
         Some(3.0)
     );
-    assert_eq!(down.of_target("sent_ping_total", "frozen"), Some(4.0));
+    // One may have been answered before the peer was stopped.
+    let [sent, answered] = ["sent_ping_total", "received_pong_total"]
+        .map(|metric| down.of_target(metric, "frozen").unwrap());
+    assert_eq!(sent - answered, 4.0, "{sent} sent, {answered} answered");
     let cause = [("target", "frozen"), ("cause", "pong_timeout")];
     assert_eq!(
         down.value("ws_keepalive_disconnects_by_cause_total", &cause),
@@ -178,14 +195,14 @@ fn daemon_shows_a_stopped_peer_as_down_with_three_retries_and_gets_it_back() {
     let lost = daemon
         .process
         .stderr
-        .wait("a lost line", secs(1.0), |line| {
+        .wait("a lost line", secs(15.0), |line| {
             (line.text_of("event") == "lost" && line.text_of("level") == "warn")
                 .then(|| line.field("outage_id").cloned())?
         });
     daemon
         .process
         .stderr
-        .wait("a back line with the same outage_id", secs(1.0), |line| {
+        .wait("a back line with the same outage_id", secs(15.0), |line| {
             let back = line.text_of("message").contains("back after ");
             (back && line.text_of("level") == "info" && line.field("outage_id") == Some(&lost))
                 .then_some(())

@@ -4,12 +4,10 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use serde_json::Value;
-
 use crate::support::*;
 
-/// Every wait short, so that a dial that should fail fails soon, and is tried again soon.
-const HASTY: &str = "[defaults]\nping_interval = \"200ms\"\ntls_timeout = \"700ms\"\n\
+/// Dials are tried again soon. The silence that ends a connection is a long one: none is tested here.
+const HASTY: &str = "[defaults]\nping_interval = \"200ms\"\npong_timeout = \"5s\"\n\
     upgrade_timeout = \"2s\"\nreconnect = { initial = \"200ms\", max = \"400ms\" }\n";
 
 fn target(name: &str, url: &str, keys: &str) -> String {
@@ -31,13 +29,20 @@ struct Fault {
     not_after: Option<f64>,
 }
 
-/// The last error of `name`, once there is one.
-fn failed(daemon: &Daemon, name: &str) -> Value {
-    until(&format!("{name} fails"), secs(15.0), || {
-        let entry = daemon.api(name)?;
-        match &entry["last_error"] {
-            Value::Null => Err(entry.to_string()),
-            error => Ok(error.clone()),
+/// What the dials of `fault` say once they fail as they must, case aside. All are dialed at once, so
+/// that the first of them may fail of a busy machine.
+fn failed(daemon: &Daemon, fault: &Fault) -> String {
+    let words: Vec<String> = fault.words.iter().map(|word| word.to_lowercase()).collect();
+    let what = format!("{} fails in {} with {words:?}", fault.name, fault.phase);
+    until(&what, secs(30.0), || {
+        let entry = daemon.api(fault.name)?;
+        let error = &entry["last_error"];
+        let message = error["message"].as_str().unwrap_or_default().to_lowercase();
+        let all = words.iter().all(|word| message.contains(word));
+        if all && error["phase"] == fault.phase {
+            Ok(message)
+        } else {
+            Err(entry.to_string())
         }
     })
 }
@@ -163,7 +168,7 @@ fn other_faults(peer: &OddPeer, pki: &Pki, other: &Pki) -> (Vec<TlsFront>, Vec<F
         fault(
             "stall",
             front(stall),
-            trusting(&ca),
+            trusting(&ca) + "\ntls_timeout = \"700ms\"",
             "tls",
             &["tls_timeout"],
         ),
@@ -212,13 +217,7 @@ fn each_fault_of_tls_has_its_own_phase_and_words_and_shows_when_the_certificate_
     let daemon = Daemon::run(&(HASTY.to_owned() + &targets.collect::<String>()));
     let mut said = BTreeMap::new();
     for fault in &faults {
-        let error = failed(&daemon, fault.name);
-        assert_eq!(error["phase"], fault.phase, "{}: {error}", fault.name);
-        let message = error["message"].as_str().unwrap_or_default().to_lowercase();
-        for word in fault.words {
-            let there = message.contains(&word.to_lowercase());
-            assert!(there, "{}: no {word:?} in {message:?}", fault.name);
-        }
+        let message = failed(&daemon, fault);
         assert!(!message.contains('\n'), "{}: {message:?}", fault.name);
         // What is only the place must not make two messages differ.
         let words: String = message.chars().filter(|c| !c.is_ascii_digit()).collect();
@@ -478,7 +477,7 @@ fn a_half_written_ca_keeps_the_last_good_one_and_shows_in_the_metric() {
     rotating.server.process.wait(secs(5.0));
     rotating.server = Rotating::serve(rotating.port, &rotating.pair);
     daemon.scrape_until("it is back by the last good one", secs(15.0), |scrape| {
-        scrape.of_target("ws_keepalive_connects_total", "held") == Some(2.0)
+        scrape.of_target("ws_keepalive_connects_total", "held") >= Some(2.0)
             && scrape.of_target("established", "held") == Some(1.0)
     });
     daemon.scrape_until("the files are bad", secs(10.0), is(0.0));

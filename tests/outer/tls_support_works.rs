@@ -127,7 +127,7 @@ fn foreigners_are_echoed(url: &str, ca: &Path) {
         Foreign::python_client_trusting,
     ] {
         let mut client = start(url, ca);
-        client.event("open", secs(10.0), |_| true);
+        client.event("open", secs(30.0), |_| true);
         client.ping("here");
         client.event("pong", secs(5.0), |_| true);
         client.send("grüße");
@@ -153,12 +153,12 @@ fn our_server_serves_foreign_clients_by_tls_and_by_a_replaced_certificate() {
     foreigners_are_echoed(&url, &pki.ca());
 
     let mut standing = Foreign::node_client_trusting(&url, &pki.ca());
-    standing.event("open", secs(10.0), |_| true);
+    standing.event("open", secs(30.0), |_| true);
     other.leaf(Leaf::Good).replace(&pair);
     // It is looked at once a second.
-    until("the other certificate is served", secs(10.0), || {
+    until("the other certificate is served", secs(60.0), || {
         let client = Foreign::node_client_trusting(&url, &other.ca());
-        until("it opened, or not", secs(10.0), || {
+        until("it opened, or not", secs(30.0), || {
             match (client.count("open"), client.count("error")) {
                 (0, 0) => Err("neither".to_owned()),
                 (open, _) => Ok(open == 1),
@@ -175,7 +175,7 @@ fn our_server_serves_foreign_clients_by_tls_and_by_a_replaced_certificate() {
     std::fs::write(&pair.cert, &whole[..whole.len() / 2]).unwrap();
     let words = "the last good certificate stays in use";
     let told = |line: &Line| line.text_of("message").contains(words).then_some(());
-    until("it is told", secs(10.0), || {
+    until("it is told", secs(60.0), || {
         foreigners_are_echoed(&url, &other.ca());
         let told = server.process.stderr.all();
         let told = told
@@ -185,7 +185,7 @@ fn our_server_serves_foreign_clients_by_tls_and_by_a_replaced_certificate() {
             .then_some(())
             .ok_or_else(|| "not told".to_owned())
     });
-    server.process.stderr.wait("a warning", secs(1.0), |line| {
+    server.process.stderr.wait("a warning", secs(15.0), |line| {
         told(line).filter(|()| line.text_of("level") == "warn")
     });
 
@@ -226,7 +226,7 @@ fn a_certificate_without_its_key_or_one_that_cannot_be_used_is_an_error_of_usage
     for (flags, words) in cases {
         let mut command = program(&["server", "--listen", "127.0.0.1", "--port", "0"]);
         let mut process = Process::spawn("server", command.args(flags));
-        assert_eq!(exit_code(process.wait(secs(5.0))), 2, "{flags:?}");
+        assert_eq!(exit_code(process.wait(secs(15.0))), 2, "{flags:?}");
         let said = process.stderr.texts().join("\n");
         assert!(said.contains(words), "{flags:?}: {said}");
     }

@@ -127,7 +127,7 @@ impl Container {
         command.args(["sh", "-c", BOOT, "boot"]);
         command.arg(root).arg(files.path()).arg(&name);
         let holder = Process::spawn("container", &mut command);
-        let leader = until("the first process is there", secs(30.0), || {
+        let leader = until("the first process is there", secs(60.0), || {
             first_process(holder.pid()).ok_or_else(|| format!("{:?}", holder.stderr.all()))
         });
         let container = Self {
@@ -137,7 +137,7 @@ impl Container {
             _files: files,
         };
         let state = "systemctl is-system-running";
-        container.until("it has booted", secs(60.0), state, |ran| {
+        container.until("it has booted", secs(180.0), state, |ran| {
             ran.stdout == "running" || ran.stdout == "degraded"
         });
         container

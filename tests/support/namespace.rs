@@ -75,7 +75,7 @@ impl Namespace {
         let holder = Process::spawn("namespace", &mut command);
         holder
             .stdout
-            .wait("the namespace is ready", secs(10.0), |line| {
+            .wait("the namespace is ready", secs(30.0), |line| {
                 (line.text == "ready").then_some(())
             });
         Self {

@@ -114,7 +114,11 @@ pub(crate) struct OddPeer {
 
 impl OddPeer {
     pub(crate) fn start(script: Script) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+        Self::on(0, script)
+    }
+
+    fn on(port: u16, script: Script) -> Self {
+        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
         let address = listener.local_addr().unwrap();
         let journal = Journal::default();
         let over = Arc::new(AtomicBool::new(false));
@@ -145,6 +149,11 @@ impl OddPeer {
     /// A peer that upgrades, and then has this manner.
     pub(crate) fn upgrading(manner: Manner) -> Self {
         Self::start(Script::Upgrade(manner))
+    }
+
+    /// The same on a port of the test's choice: one that stays its own when the peer is gone.
+    pub(crate) fn upgrading_on(port: u16, manner: Manner) -> Self {
+        Self::on(port, Script::Upgrade(manner))
     }
 
     pub(crate) fn url(&self) -> String {
