@@ -10,6 +10,7 @@ fn examples() -> PathBuf {
 
 #[test]
 fn check_finds_every_example_good() {
+    let _machine = shared();
     let files = std::fs::read_dir(examples()).unwrap();
     let files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() >= 13, "{files:?}");

@@ -21,6 +21,7 @@ const SCHEMES: [&str; 4] = ["ws", "wss", "http", "https"];
 
 #[test]
 fn the_examples_are_valid_as_they_stand_and_check_warns_of_pings_too_rare() {
+    let _machine = shared();
     let pki = Pki::new("outer");
     let pair = pki.leaf(Leaf::Good);
     for kind in Kind::ALL {

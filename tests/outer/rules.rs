@@ -71,6 +71,7 @@ fn promtool_finds_every_rule_good_and_every_case_as_it_should_be() {
 
 #[test]
 fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
+    let _machine = shared();
     let (rules, cases) = (text_of(RULES), text_of(CASES));
     let alerts: BTreeSet<&str> = values_of(&rules, "alert").collect();
     assert!(alerts.len() > 15, "{alerts:?}");
@@ -91,6 +92,7 @@ fn every_alert_has_a_case_in_which_it_fires_and_one_in_which_it_does_not() {
 
 #[test]
 fn every_alert_says_how_bad_it_is_and_where_its_runbook_is_and_the_manual_has_it() {
+    let _machine = shared();
     let rules = text_of(RULES);
     let manual = text_of("docs/alerting.md");
     let troubleshooting = anchors(&text_of("docs/troubleshooting.md"));
@@ -158,6 +160,7 @@ fn the_dashboard_is_what_its_script_makes_and_grafanas_types_know_all_of_it() {
 
 #[test]
 fn the_dashboards_panels_are_complete_and_none_covers_another() {
+    let _machine = shared();
     let dashboard: Value = serde_json::from_str(&text_of(DASHBOARD)).unwrap();
     let panels = dashboard["panels"].as_array().unwrap();
     let (mut ids, mut taken) = (BTreeSet::new(), BTreeMap::new());
