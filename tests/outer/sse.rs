@@ -68,8 +68,9 @@ fn a_proxy_that_buffers_shows_in_the_arrival_gap_and_one_that_does_not_shows_not
 fn a_stream_is_taken_up_by_its_last_event_id_after_the_server_restarted() {
     let _machine = shared();
     let tale = |id: u32| Tale::Once(format!("retry: 300\nid: {id}\ndata: a\n\n"));
-    let peer = StreamPeer::start(tale(41));
-    let port = peer.address.port();
+    // Given up and bound again: no port that an outgoing connection could take meanwhile.
+    let port = free_port();
+    let peer = StreamPeer::on(port, tale(41));
     let daemon = Daemon::run(&(HASTY.to_owned() + &target("prices", &peer.url(), "")));
     daemon.scrape_until("the event", secs(15.0), |scrape| {
         scrape.of_target("ws_keepalive_messages_received_total", "prices") == Some(1.0)

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -34,6 +34,7 @@ use opentelemetry_proto::tonic::logs::v1::LogRecord;
 use opentelemetry_proto::tonic::metrics::v1::{Metric, metric, number_data_point};
 use opentelemetry_proto::tonic::trace::v1::Span;
 use prost::Message;
+use socket2::{Domain, Protocol, Socket, Type};
 use tonic::codec::CompressionEncoding;
 use tonic::transport::server::TcpIncoming;
 use tonic::transport::{Identity, Server, ServerTlsConfig};
@@ -87,6 +88,8 @@ pub(crate) type Pem = (String, String);
 /// Ends with its guard; can be stopped before, and started again on the same port.
 pub(crate) struct Collector {
     pub(crate) address: SocketAddr,
+    /// Bound to it and never listening: no outgoing connection takes the port while it is stopped.
+    _reserved: Socket,
     speaks: Speaks,
     tls: Option<Pem>,
     state: Arc<State>,
@@ -99,8 +102,10 @@ impl Collector {
     }
 
     pub(crate) fn start_with(speaks: Speaks, tls: Option<Pem>) -> Self {
+        let reserved = bound((Ipv4Addr::LOCALHOST, 0).into()).unwrap();
         let mut collector = Self {
-            address: (Ipv4Addr::LOCALHOST, 0).into(),
+            address: reserved.local_addr().unwrap().as_socket().unwrap(),
+            _reserved: reserved,
             speaks,
             tls,
             state: Arc::new(State {
@@ -133,22 +138,21 @@ impl Collector {
         }
     }
 
-    /// Listens, on the port it had if it had one.
+    /// Listens, on the same port each time.
     pub(crate) fn restart(&mut self) {
         self.stop();
-        let socket = socket2::Socket::new(
-            socket2::Domain::IPV4,
-            socket2::Type::STREAM,
-            Some(socket2::Protocol::TCP),
-        )
-        .unwrap();
-        // Connections of before may linger in TIME_WAIT.
-        socket.set_reuse_address(true).unwrap();
-        socket.bind(&self.address.into()).unwrap();
+        let deadline = Instant::now() + Duration::from_secs(15);
+        let socket = loop {
+            match bound(self.address) {
+                Ok(socket) => break socket,
+                // A child between fork and exec may hold the listener of before.
+                Err(error) => assert!(Instant::now() < deadline, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        };
         socket.listen(64).unwrap();
         socket.set_nonblocking(true).unwrap();
         let listener: TcpListener = socket.into();
-        self.address = listener.local_addr().unwrap();
         let runtime = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(1)
             .enable_all()
@@ -248,6 +252,14 @@ impl Drop for Collector {
     fn drop(&mut self) {
         self.stop();
     }
+}
+
+/// A socket that minds neither another that is bound only, nor connections of before in TIME_WAIT.
+fn bound(address: SocketAddr) -> std::io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    Ok(socket)
 }
 
 /// `a=b,c=d`, sorted by name.

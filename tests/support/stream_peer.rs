@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use super::journal::Journal;
+use super::journal::{Journal, secs, until};
 
 /// What every stream of a peer says.
 #[derive(Debug, Clone)]
@@ -32,9 +32,11 @@ impl StreamPeer {
         Self::on(0, tale)
     }
 
-    /// On a port of the test's choice: where one before it was.
+    /// On a port of the test's choice: where one before it was, once that one has let go of it.
     pub(crate) fn on(port: u16, tale: Tale) -> Self {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+        let listener = until(&format!("port {port} is free"), secs(15.0), || {
+            TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map_err(|error| error.to_string())
+        });
         let peer = Self {
             address: listener.local_addr().unwrap(),
             requests: Journal::default(),
