@@ -173,7 +173,7 @@ fn a_collector_that_hangs_delays_no_ping_holds_no_memory_and_no_exit_and_one_kil
         }
     });
     collector.takes(Takes::Hangs);
-    let before = daemon.scrape();
+    let (before, held) = (daemon.scrape(), daemon.process.anonymous_memory());
     let began = Instant::now();
     let failures = [("signal", "metrics")];
     let name = "ws_keepalive_otlp_export_failures_total";
@@ -186,9 +186,8 @@ fn a_collector_that_hangs_delays_no_ping_holds_no_memory_and_no_exit_and_one_kil
     // One each 200 ms; half of them on a machine that has other things to do.
     assert!(beats > took / 0.2 / 2.0, "{beats} pongs in {took} s");
     assert_eq!(after.of_target("ping_retry_count_total", "edge"), Some(0.0));
-    let memory = |scrape: &Scrape| scrape.value("process_resident_memory_bytes", &[]).unwrap();
-    let grew = memory(&after) - memory(&before);
-    assert!(grew < 4.0 * 1024.0 * 1024.0, "{grew} bytes more");
+    let grew = daemon.process.anonymous_memory().saturating_sub(held);
+    assert!(grew < 4 * 1024 * 1024, "{grew} bytes more");
 
     collector.stop();
     let warnings = || {
@@ -262,7 +261,7 @@ fn a_collector_that_is_gone_for_a_minute_costs_less_than_4_mib_and_no_ping() {
             scrape.of_target("ws_keepalive_disconnects_total", &name) >= Some(20.0)
         })
     });
-    let before = daemon.scrape();
+    let (before, held) = (daemon.scrape(), daemon.process.anonymous_memory());
     collector.stop();
     let began = Instant::now();
     let dropped = "ws_keepalive_otlp_dropped_total";
@@ -270,9 +269,8 @@ fn a_collector_that_is_gone_for_a_minute_costs_less_than_4_mib_and_no_ping() {
         began.elapsed() > secs(60.0) && scrape.value(dropped, &[("signal", "traces")]) > Some(0.0)
     });
     let took = began.elapsed().as_secs_f64();
-    let memory = |scrape: &Scrape| scrape.value("process_resident_memory_bytes", &[]).unwrap();
-    let grew = memory(&after) - memory(&before);
-    assert!(grew < 4.0 * 1024.0 * 1024.0, "{grew} bytes more");
+    let grew = daemon.process.anonymous_memory().saturating_sub(held);
+    assert!(grew < 4 * 1024 * 1024, "{grew} bytes more");
     let pongs = |scrape: &Scrape| scrape.of_target("received_pong_total", "edge").unwrap();
     let beats = pongs(&after) - pongs(&before);
     assert!(beats > took / 0.2 / 2.0, "{beats} pongs in {took} s");

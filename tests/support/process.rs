@@ -83,6 +83,14 @@ impl Process {
         self.child.id()
     }
 
+    /// The bytes of memory it has taken for itself: of its files the kernel maps in what it likes.
+    pub(crate) fn anonymous_memory(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).unwrap();
+        let mut lines = status.lines();
+        let kilobytes = lines.find_map(|line| line.strip_prefix("RssAnon:")?.strip_suffix("kB"));
+        kilobytes.unwrap().trim().parse::<u64>().unwrap() * 1024
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         let pid = Pid::from_child(&self.child);
         kill_process(pid, signal).unwrap_or_else(|error| panic!("{}: {error}", self.name));
