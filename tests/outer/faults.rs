@@ -44,15 +44,15 @@ enum Seen {
 
 use Seen::{Held, Lost, Refused, Stopped};
 
-/// Every wait is short, and no second dial comes before the test is over.
-const DEFAULTS: &str = "[defaults]\nping_interval = \"200ms\"\npong_timeout = \"400ms\"\n\
+/// Pings come often, and no second dial comes before the test is over.
+const DEFAULTS: &str = "[defaults]\nping_interval = \"200ms\"\npong_timeout = \"5s\"\n\
     max_retry_limit = 1\nreconnect = { initial = \"1h\", max = \"1h\", jitter = 0.0 }\n";
 
 const FAULTS: &[Fault] = &[
     Fault {
         name: "no-pongs",
         asked: "/ws?no_pongs_after=2",
-        keys: "",
+        keys: "pong_timeout = \"400ms\"\n",
         seen: Lost(
             "pong_timeout",
             "us",
@@ -72,7 +72,7 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "pong-delay",
         asked: "/ws?pong_delay=300ms",
-        keys: "pong_timeout = \"5s\"\n",
+        keys: "",
         seen: Held("ws_keepalive_last_rtt_seconds", 0.3),
         remedy: "compare `tcp_info.rtt_seconds`: small, and the peer's program is slow; large, and the path is. Alert \
                  on the histogram `ws_keepalive_rtt_seconds`",
@@ -80,7 +80,7 @@ const FAULTS: &[Fault] = &[
     Fault {
         name: "stall",
         asked: "/ws?stall&after=1s",
-        keys: "",
+        keys: "pong_timeout = \"400ms\"\n",
         seen: Lost(
             "pong_timeout",
             "us",
@@ -312,7 +312,7 @@ fn what_the_operator_reads_is_the_fault_that_was_set() {
     }
     {
         let neighbour = format!(
-            "[[target]]\nname = \"neighbour\"\nurl = \"ws://127.0.0.1:{}/ws\"\npong_timeout = \"5s\"\n",
+            "[[target]]\nname = \"neighbour\"\nurl = \"ws://127.0.0.1:{}/ws\"\n",
             by_query.port
         );
         let daemon = Daemon::run(&(targets(FLOODS, &server_of) + &neighbour));

@@ -71,7 +71,7 @@ fn daemon_tells_the_close_codes_of_foreign_servers_apart_and_comes_back() {
     for (name, mut peer, port) in servers() {
         let daemon = Daemon::run(&format!(
             "[[target]]\nname = \"it\"\nurl = \"ws://127.0.0.1:{port}/ws\"\nping_interval = \"200ms\"\n\
-             reconnect = {{ initial = \"100ms\", max = \"200ms\" }}\n"
+             pong_timeout = \"5s\"\nreconnect = {{ initial = \"100ms\", max = \"200ms\" }}\n"
         ));
         let codes = [
             (1000, "closed_normal"),
@@ -119,19 +119,21 @@ fn client_exits_0_on_a_foreign_close_1000_and_1_when_the_peer_vanishes() {
                 &port,
                 "-i",
                 "100ms",
+                "--pong-timeout",
+                "5s",
                 "-m=false",
             ];
             let mut client = Process::spawn("client", &mut program(&arguments));
-            client.stdout.wait("established", secs(5.0), |line| {
+            client.stdout.wait("established", secs(15.0), |line| {
                 line.text.contains("established").then_some(())
             });
-            peer.event("open", secs(5.0), |event| event["id"] == opened + 1);
+            peer.event("open", secs(15.0), |event| event["id"] == opened + 1);
             if vanish {
                 peer.vanish();
             } else {
                 peer.close(1000, "done");
             }
-            assert_eq!(exit_code(client.wait(secs(5.0))), code, "{name}");
+            assert_eq!(exit_code(client.wait(secs(15.0))), code, "{name}");
         }
     }
 }
@@ -192,16 +194,17 @@ fn foreign_clients_get_pongs_echoes_and_close_replies_from_the_server() {
 fn server_pings_foreign_clients_that_are_silent_and_keeps_those_that_answer() {
     let _machine = shared();
     let port = free_port();
-    let server = Daemon::server(port, &["--ping-interval", "500ms"]);
+    let flags = ["--ping-interval", "500ms", "--pong-timeout", "4s"];
+    let server = Daemon::server(port, &flags);
     let url = format!("ws://127.0.0.1:{port}/ws");
     let clients = [Foreign::node_client(&url), Foreign::python_client(&url)];
     for client in &clients {
         client.event("open", secs(10.0), |_| true);
     }
-    clients[0].event("ping", secs(5.0), |_| true);
+    clients[0].event("ping", secs(15.0), |_| true);
     clients[1].process.freeze();
-    // Silent for 500 ms, pinged, silent for 1 s more: discarded.
-    server.scrape_until("one is discarded, the other stays", secs(5.0), |scrape| {
+    // Silent for 500 ms, pinged, silent for 4 s more: discarded.
+    server.scrape_until("one is discarded, the other stays", secs(15.0), |scrape| {
         let held: f64 = scrape
             .find("ws_keepalive_server_connections", &[])
             .map(|s| s.value)
@@ -209,7 +212,7 @@ fn server_pings_foreign_clients_that_are_silent_and_keeps_those_that_answer() {
         held == 1.0
     });
     clients[1].process.thaw();
-    let close = clients[1].event("close", secs(5.0), |_| true);
+    let close = clients[1].event("close", secs(15.0), |_| true);
     assert_eq!(
         (&close["code"], &close["reason"]),
         (&1008.into(), &"silent".into())

@@ -158,8 +158,8 @@ impl TheirClient {
 fn their_client_holds_our_server_which_pings_it_between_its_pings() {
     let _machine = shared();
     let port = free_port();
-    // Discarded after 600 ms of silence, were its library's pongs no sign of life.
-    let server = Daemon::server(port, &["-i", "200ms"]);
+    // Discarded after 1.2 s of silence, were its library's pongs no sign of life.
+    let server = Daemon::server(port, &["-i", "200ms", "--pong-timeout", "1s"]);
     let mut client = TheirClient::connect(port);
     let mut pinged = 0;
     for _ in 0..2 {

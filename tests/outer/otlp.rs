@@ -12,7 +12,7 @@ use crate::support::*;
 fn targets(peer: &OddPeer, more: &str) -> String {
     let url = peer.url();
     format!(
-        "{more}\n[defaults]\nping_interval = \"200ms\"\nreconnect = {{ initial = \"100ms\", max = \"200ms\" }}\n\
+        "{more}\n[defaults]\npong_timeout = \"5s\"\nping_interval = \"200ms\"\nreconnect = {{ initial = \"100ms\", max = \"200ms\" }}\n\
          [[target]]\nname = \"edge\"\nurl = \"{url}\"\nlabels = {{ region = \"eu\" }}\n"
     )
 }

@@ -6,7 +6,8 @@ use std::path::Path;
 
 use crate::support::*;
 
-const HASTY: &str = "[defaults]\nping_interval = \"200ms\"\nproxy_timeout = \"700ms\"\n\
+/// Pings and dials come often, and a busy machine has time for each.
+const HASTY: &str = "[defaults]\nping_interval = \"200ms\"\npong_timeout = \"5s\"\nproxy_timeout = \"10s\"\n\
     reconnect = { initial = \"200ms\", max = \"400ms\" }\n";
 
 fn target(name: &str, url: &str, keys: &str) -> String {
@@ -192,7 +193,10 @@ fn a_proxy_that_refuses_hangs_or_speaks_nonsense_is_named_with_what_it_said() {
         ),
     ];
     let targets = cases.iter().map(|(name, proxy, url, _)| {
-        let keys = format!("{}\n{}", via(proxy), trusting(&both.pki.ca()));
+        let mut keys = format!("{}\n{}", via(proxy), trusting(&both.pki.ca()));
+        if *name == "stalled" {
+            keys += "\nproxy_timeout = \"700ms\"";
+        }
         target(name, url, &keys)
     });
     let daemon = Daemon::run(&(HASTY.to_owned() + &targets.collect::<String>()));
@@ -433,7 +437,7 @@ fn behind_nginx_haproxy_and_caddy_a_stopped_proxy_is_a_loss_with_evidence_and_co
         proxy.end();
     }
     for name in &names {
-        let end = until(&format!("{name} is lost"), secs(10.0), || {
+        let end = until(&format!("{name} is lost"), secs(15.0), || {
             let entry = daemon.api(name)?;
             let end = entry["ends"][0].clone();
             if end.is_null() {
@@ -475,7 +479,7 @@ fn behind_nginx_haproxy_and_caddy_a_stopped_proxy_is_a_loss_with_evidence_and_co
     }
     for name in &names {
         daemon.scrape_until(&format!("{name} is back"), secs(15.0), |scrape| {
-            scrape.of_target("ws_keepalive_connects_total", name) == Some(2.0)
+            scrape.of_target("ws_keepalive_connects_total", name) >= Some(2.0)
                 && scrape.of_target("established", name) == Some(1.0)
         });
     }
