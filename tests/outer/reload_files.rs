@@ -1,5 +1,7 @@
 //! The ways in which a configuration file changes under a running daemon.
 
+use std::time::Instant;
+
 use crate::support::*;
 
 fn target(name: &str, peer: &OddPeer) -> String {
@@ -16,7 +18,7 @@ fn peers() -> [OddPeer; 2] {
 fn targets_are(daemon: &Daemon, names: &[&str]) {
     daemon.scrape_until(
         &format!("the targets are {names:?}, all up"),
-        secs(5.0),
+        secs(15.0),
         |scrape| {
             let up = |name: &&str| scrape.of_target("established", name) == Some(1.0);
             scrape.targets().into_iter().eq(names.iter().copied()) && names.iter().all(up)
@@ -46,12 +48,12 @@ fn a_truncated_file_changes_nothing_until_it_is_whole_again() {
     daemon
         .dir
         .overwrite(&whole[..whole.rfind("ping_interval").unwrap() + "ping_interval = \"5".len()]);
-    daemon.last_reload(false, secs(5.0));
+    daemon.last_reload(false, secs(15.0));
     targets_are(&daemon, &["one"]);
     daemon
         .process
         .stderr
-        .wait_from(lines, "an error with file and line", secs(2.0), |line| {
+        .wait_from(lines, "an error with file and line", secs(15.0), |line| {
             let (_, place) = line.text_of("message").split_once("ws-keepalive.toml:")?;
             let mut place = place.split(':').map(str::parse::<u32>);
             let both = matches!((place.next(), place.next()), (Some(Ok(_)), Some(Ok(_))));
@@ -59,7 +61,7 @@ fn a_truncated_file_changes_nothing_until_it_is_whole_again() {
         });
     daemon.dir.overwrite(&whole);
     targets_are(&daemon, &["one", "two"]);
-    daemon.last_reload(true, secs(1.0));
+    daemon.last_reload(true, secs(15.0));
     kept_its_socket(&daemon, &one);
 }
 
@@ -80,7 +82,7 @@ fn an_editors_rename_is_followed_more_than_once() {
     }
     kept_its_socket(&daemon, &one);
     assert_eq!(two.dials().len(), 3);
-    until("each was closed with 1000", secs(5.0), || {
+    until("each was closed with 1000", secs(15.0), || {
         let closes =
             two.times(|what| matches!(what, Happened::Frame(Frame::Close { code: 1000, .. })));
         if closes.len() == 3 {
@@ -121,29 +123,41 @@ fn a_file_gone_and_back_is_read_when_it_is_back() {
     let daemon = Daemon::run(&target("one", &one));
     targets_are(&daemon, &["one"]);
     daemon.dir.remove();
-    daemon.last_reload(false, secs(5.0));
+    daemon.last_reload(false, secs(15.0));
     targets_are(&daemon, &["one"]);
     daemon
         .dir
         .overwrite(&daemon.text(&(target("one", &one) + &target("two", &two))));
     targets_are(&daemon, &["one", "two"]);
-    daemon.last_reload(true, secs(1.0));
+    daemon.last_reload(true, secs(15.0));
     kept_its_socket(&daemon, &one);
 }
 
 #[test]
 fn of_two_changes_within_the_debounce_the_last_one_stands() {
     let _machine = shared();
+    // A machine that is busy may put the debounce between the two: then nothing was tried.
+    const TRIES: usize = 10;
+    let tried = (0..TRIES).any(|_| two_changes_within_the_debounce());
+    assert!(tried, "never two changes in 100 ms");
+}
+
+/// Whether the two were so near each other; if so, the last one stood.
+fn two_changes_within_the_debounce() -> bool {
     let [one, two] = peers();
     let daemon = Daemon::run(&target("one", &one));
     targets_are(&daemon, &["one"]);
     let short_lived = target("two", &two).replace("two", "short-lived");
-    daemon
-        .dir
-        .rename_over(&daemon.text(&(target("one", &one) + &short_lived)));
-    daemon
-        .dir
-        .rename_over(&daemon.text(&(target("one", &one) + &target("two", &two))));
+    let changes = [short_lived, target("two", &two)];
+    let changes = changes.map(|added| daemon.text(&(target("one", &one) + &added)));
+    let begun = Instant::now();
+    for change in &changes {
+        daemon.dir.rename_over(change);
+    }
+    // The debounce is 250 ms.
+    if begun.elapsed() > secs(0.1) {
+        return false;
+    }
     targets_are(&daemon, &["one", "two"]);
     kept_its_socket(&daemon, &one);
     assert_eq!(
@@ -151,6 +165,7 @@ fn of_two_changes_within_the_debounce_the_last_one_stands() {
         1,
         "the first change was never acted upon"
     );
+    true
 }
 
 #[test]
@@ -158,7 +173,7 @@ fn after_a_bad_file_a_good_one_is_applied_and_the_gauge_tells() {
     let _machine = shared();
     let [one, two] = peers();
     let daemon = Daemon::run(&target("one", &one));
-    daemon.last_reload(true, secs(1.0));
+    daemon.last_reload(true, secs(15.0));
     let stamp = |scrape: &Scrape| {
         scrape
             .value(
@@ -172,25 +187,20 @@ fn after_a_bad_file_a_good_one_is_applied_and_the_gauge_tells() {
         + "pingg_interval = \"1s\"\n[[target]]\nurl = \"gopher://example.com\"\n";
     let lines = daemon.process.stderr.len();
     daemon.dir.rename_over(&daemon.text(&bad));
-    daemon.last_reload(false, secs(5.0));
+    daemon.last_reload(false, secs(15.0));
     assert_eq!(stamp(&daemon.scrape()), before);
     // Both mistakes in one report, the unknown key with a suggestion.
-    let said = daemon.process.stderr.all();
-    let said: Vec<&str> = said[lines..]
-        .iter()
-        .map(|line| line.text.as_str())
-        .collect();
     for word in ["pingg_interval", "ping_interval", "gopher"] {
-        assert!(
-            said.iter().any(|line| line.contains(word)),
-            "no {word} in {said:#?}"
-        );
+        let log = &daemon.process.stderr;
+        log.wait_from(lines, word, secs(15.0), |line| {
+            line.text.contains(word).then_some(())
+        });
     }
     daemon
         .dir
         .rename_over(&daemon.text(&(target("one", &one) + &target("two", &two))));
     targets_are(&daemon, &["one", "two"]);
-    daemon.last_reload(true, secs(1.0));
+    daemon.last_reload(true, secs(15.0));
     assert!(stamp(&daemon.scrape()) >= before);
     kept_its_socket(&daemon, &one);
 }
@@ -228,7 +238,7 @@ fn flags_beat_the_file_after_a_reload_as_before() {
     let daemon = Daemon::run_with(&file(1), &[&flags[..], &zone].concat());
     let holds = |what: &str| {
         let pings = one.pings().len();
-        daemon.scrape_until(what, secs(5.0), |scrape| {
+        daemon.scrape_until(what, secs(15.0), |scrape| {
             let labels = [("target", "one"), ("zone", "flag")];
             scrape.value("established", &labels) == Some(1.0)
                 && scrape.targets().len() == 2
@@ -243,7 +253,7 @@ fn flags_beat_the_file_after_a_reload_as_before() {
     daemon
         .process
         .stderr
-        .wait_from(lines, "the reload", secs(5.0), |line| {
+        .wait_from(lines, "the reload", secs(15.0), |line| {
             (number_after(&line.text, "retuned") == Some(1)).then_some(())
         });
     holds("the flags hold after a reload");
