@@ -180,7 +180,7 @@ fn promtool_finds_nothing_in_a_scrape_of_some_targets() {
         Command::new(promtool).args(["check", "metrics"]),
     );
     promtool.feed(&text);
-    let status = promtool.wait(secs(10.0));
+    let status = promtool.wait(secs(60.0));
     let said = [promtool.stdout.all(), promtool.stderr.all()].concat();
     assert!(said.is_empty() && status.success(), "{status}: {said:#?}");
     let (status, json) = get(daemon.metrics, "/api/v1/targets?target[]=two").unwrap();

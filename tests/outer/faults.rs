@@ -318,7 +318,7 @@ fn what_the_operator_reads_is_the_fault_that_was_set() {
         let daemon = Daemon::run(&(targets(FLOODS, &server_of) + &neighbour));
         rows.extend(FLOODS.iter().map(|fault| (fault, see(&daemon, fault))));
         // Who is flooded has its turn, and no more.
-        daemon.scrape_until("the neighbour's pongs", secs(10.0), |scrape| {
+        daemon.scrape_until("the neighbour's pongs", secs(30.0), |scrape| {
             scrape.of_target("received_pong_total", "neighbour") >= Some(10.0)
         });
     }
@@ -329,7 +329,7 @@ fn what_the_operator_reads_is_the_fault_that_was_set() {
         let switch = switch.and_then(|switch| switch.split('=').next()).unwrap();
         let what = format!("the server's word on {}", fault.asked);
         let log = &server_of(fault).daemon.process.stderr;
-        log.wait(&what, secs(5.0), |line| {
+        log.wait(&what, secs(15.0), |line| {
             let told = line.text_of("message") == format!("fault served: {switch}");
             told.then_some(())
         });
@@ -420,7 +420,7 @@ fn see(daemon: &Daemon, fault: &Fault) -> Row {
             assert!(line.contains(words), "{name}: {line}");
             let labels = [("target", name), ("cause", cause)];
             let metric = "ws_keepalive_disconnects_by_cause_total";
-            daemon.scrape_until(metric, secs(5.0), |scrape| {
+            daemon.scrape_until(metric, secs(15.0), |scrape| {
                 scrape.value(metric, &labels) == Some(1.0)
             });
             let entry = daemon.api(name).unwrap();
@@ -445,7 +445,7 @@ fn see(daemon: &Daemon, fault: &Fault) -> Row {
             assert!(line.contains(words), "{name}: {line}");
             let labels = [("target", name), ("phase", "upgrade")];
             let metric = "ws_keepalive_connect_failures_total";
-            daemon.scrape_until(metric, secs(5.0), |scrape| {
+            daemon.scrape_until(metric, secs(15.0), |scrape| {
                 scrape.value(metric, &labels) == Some(1.0)
             });
             let entry = daemon.api(name).unwrap();

@@ -26,7 +26,7 @@ fn daemon_holds_foreign_servers_answers_their_pings_and_reads_their_messages() {
         .collect();
     let mut daemon = Daemon::run(&text);
     for (name, peer, _) in &mut servers {
-        let scrape = daemon.scrape_until("10 pongs", secs(10.0), |scrape| {
+        let scrape = daemon.scrape_until("10 pongs", secs(30.0), |scrape| {
             scrape.of_target("received_pong_total", name) >= Some(10.0)
         });
         assert_eq!(
@@ -47,7 +47,7 @@ fn daemon_holds_foreign_servers_answers_their_pings_and_reads_their_messages() {
             scrape.of_target("ws_keepalive_sent_bytes_total", name),
             Some(12.0)
         );
-        peer.event("message", secs(1.0), |event| {
+        peer.event("message", secs(15.0), |event| {
             event["text"] == "over and out"
         });
         peer.ping("are you there");
@@ -55,14 +55,14 @@ fn daemon_holds_foreign_servers_answers_their_pings_and_reads_their_messages() {
             .bytes()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        peer.event("pong", secs(5.0), |event| event["data"] == *echoed);
+        peer.event("pong", secs(15.0), |event| event["data"] == *echoed);
     }
     daemon.process.signal(Signal::TERM);
     for (name, peer, _) in &servers {
-        let close = peer.event("close", secs(5.0), |_| true);
+        let close = peer.event("close", secs(15.0), |_| true);
         assert_eq!(close["code"], 1000, "{name}: {close}");
     }
-    assert_eq!(exit_code(daemon.process.wait(secs(5.0))), 0);
+    assert_eq!(exit_code(daemon.process.wait(secs(8.0))), 0);
 }
 
 #[test]
@@ -80,13 +80,13 @@ fn daemon_tells_the_close_codes_of_foreign_servers_apart_and_comes_back() {
             (4321, "closed_refused"),
         ];
         for (nth, (code, cause)) in (1..).zip(codes) {
-            daemon.scrape_until(&format!("{name}: connection {nth}"), secs(10.0), |scrape| {
+            daemon.scrape_until(&format!("{name}: connection {nth}"), secs(15.0), |scrape| {
                 scrape.of_target("ws_keepalive_connects_total", "it") == Some(f64::from(nth))
             });
-            daemon.established("it", secs(5.0));
-            peer.event("open", secs(5.0), |event| event["id"] == nth);
+            daemon.established("it", secs(15.0));
+            peer.event("open", secs(15.0), |event| event["id"] == nth);
             peer.close(code, "so long\u{7}");
-            daemon.scrape_until(&format!("{name}: {cause}"), secs(10.0), |scrape| {
+            daemon.scrape_until(&format!("{name}: {cause}"), secs(15.0), |scrape| {
                 let labels = [("target", "it"), ("cause", cause)];
                 scrape.value("ws_keepalive_disconnects_by_cause_total", &labels) == Some(1.0)
             });
@@ -152,24 +152,24 @@ fn foreign_clients_get_pongs_echoes_and_close_replies_from_the_server() {
         Foreign::python_client,
     ] {
         let mut client = start(&echo);
-        client.event("open", secs(10.0), |_| true);
+        client.event("open", secs(15.0), |_| true);
         client.ping("one two three");
         let echoed: String = "one two three"
             .bytes()
             .map(|byte| format!("{byte:02x}"))
             .collect();
-        client.event("pong", secs(5.0), |event| event["data"] == *echoed);
+        client.event("pong", secs(15.0), |event| event["data"] == *echoed);
         client.send("grüße");
-        client.event("message", secs(5.0), |event| event["text"] == "grüße");
+        client.event("message", secs(15.0), |event| event["text"] == "grüße");
         client.close(1000, "done");
-        let close = client.event("close", secs(5.0), |_| true);
+        let close = client.event("close", secs(15.0), |_| true);
         assert_eq!(close["code"], 1000, "the reply repeats the code: {close}");
 
         let mut client = start(&other);
-        client.event("open", secs(10.0), |_| true);
+        client.event("open", secs(15.0), |_| true);
         client.send("into the void");
         client.ping("still there");
-        client.event("pong", secs(5.0), |_| true);
+        client.event("pong", secs(15.0), |_| true);
         assert_eq!(client.count("message"), 0, "data is ignored but on /echo");
         client.vanish();
     }
@@ -180,14 +180,14 @@ fn foreign_clients_get_pongs_echoes_and_close_replies_from_the_server() {
     .map(|start| start(&echo))
     .into();
     for client in &both {
-        client.event("open", secs(10.0), |_| true);
+        client.event("open", secs(15.0), |_| true);
     }
     server.process.signal(Signal::TERM);
     for client in &both {
-        let close = client.event("close", secs(5.0), |_| true);
+        let close = client.event("close", secs(15.0), |_| true);
         assert_eq!(close["code"], 1000, "a server that drains says so: {close}");
     }
-    assert_eq!(exit_code(server.process.wait(secs(5.0))), 0);
+    assert_eq!(exit_code(server.process.wait(secs(8.0))), 0);
 }
 
 #[test]
@@ -199,7 +199,7 @@ fn server_pings_foreign_clients_that_are_silent_and_keeps_those_that_answer() {
     let url = format!("ws://127.0.0.1:{port}/ws");
     let clients = [Foreign::node_client(&url), Foreign::python_client(&url)];
     for client in &clients {
-        client.event("open", secs(10.0), |_| true);
+        client.event("open", secs(15.0), |_| true);
     }
     clients[0].event("ping", secs(15.0), |_| true);
     clients[1].process.freeze();

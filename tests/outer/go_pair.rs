@@ -47,7 +47,7 @@ fn our_client_holds_their_server_and_exits_0_when_it_closes() {
     assert_eq!(peer.times(asked_for_ws).len(), 1);
     let answered =
         |what: &Happened| matches!(what, Happened::Frame(Frame::Close { code: 1000, .. }));
-    peer.wait("our Close", secs(5.0), answered);
+    peer.wait("our Close", secs(15.0), answered);
 }
 
 #[test]
@@ -96,7 +96,7 @@ impl TheirClient {
             stream,
             buffer: Vec::new(),
         };
-        let head = until("the server's 101", secs(5.0), || {
+        let head = until("the server's 101", secs(15.0), || {
             client.fill();
             let end = client
                 .buffer
@@ -166,7 +166,7 @@ fn their_client_holds_our_server_which_pings_it_between_its_pings() {
         let hello = b"hello from client".to_vec();
         client.send(&Frame::Ping(hello.clone()));
         assert_eq!(
-            client.next(&mut pinged, secs(5.0)),
+            client.next(&mut pinged, secs(15.0)),
             Some(Frame::Pong(hello))
         );
         // An interval of its own that is longer than ours, as the two defaults are.
@@ -175,12 +175,12 @@ fn their_client_holds_our_server_which_pings_it_between_its_pings() {
     assert!(pinged >= 6, "{pinged} pings of ours");
     let reason = "from client".to_owned();
     client.send(&Frame::Close { code: 1000, reason });
-    let close = client.next(&mut pinged, secs(5.0));
+    let close = client.next(&mut pinged, secs(15.0));
     assert!(
         matches!(close, Some(Frame::Close { code: 1000, .. })),
         "{close:?}"
     );
-    let scrape = server.scrape_until("it is gone", secs(5.0), |scrape| {
+    let scrape = server.scrape_until("it is gone", secs(15.0), |scrape| {
         scrape.value("ws_keepalive_server_connections", &[("listener", "server")]) == Some(0.0)
     });
     for name in ["received_ping_total", "sent_pong_total"] {

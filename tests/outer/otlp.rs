@@ -42,8 +42,8 @@ fn what_is_pushed_is_what_is_scraped_by_grpc_and_by_http() {
         )
         .replace("200ms\"\nreconnect", "1h\"\nreconnect");
         let daemon = Daemon::run(&quiet);
-        daemon.established("edge", secs(10.0));
-        until("the connection is pushed", secs(10.0), || {
+        daemon.established("edge", secs(15.0));
+        until("the connection is pushed", secs(15.0), || {
             match collector.numbers("established").get(EDGE) {
                 Some(1.0) => Ok(()),
                 other => Err(format!("{other:?}")),
@@ -68,7 +68,7 @@ fn what_is_pushed_is_what_is_scraped_by_grpc_and_by_http() {
             assert_eq!(pushed, scrape.of_target(scraped, "edge"), "{scraped}");
         }
         // Spans wait up to 5 s for others to leave with.
-        until("the dial is pushed", secs(15.0), || {
+        until("the dial is pushed", secs(30.0), || {
             match named(&collector.spans(), "connect").len() {
                 1 => Ok(()),
                 n => Err(n.to_string()),
@@ -88,7 +88,7 @@ fn an_outage_is_a_span_with_its_evidence_and_the_peer_gets_the_traceparent_of_it
     let text = targets(&peer, &table(&collector, "grpc", "logs = true"));
     let text = text.replace("[[target]]", "traceparent = true\n[[target]]");
     let mut daemon = Daemon::run(&text);
-    let spans = until("an outage is over", secs(20.0), || {
+    let spans = until("an outage is over", secs(30.0), || {
         let spans = collector.spans();
         match named(&spans, "outage").is_empty() {
             false => Ok(spans),
@@ -105,7 +105,7 @@ fn an_outage_is_a_span_with_its_evidence_and_the_peer_gets_the_traceparent_of_it
         assert_eq!(attribute(&outage.attributes, name), value, "{outage:?}");
     }
     let ended_by = outage.links.last().unwrap().span_id.clone();
-    until("the dial that ended it is there", secs(10.0), || {
+    until("the dial that ended it is there", secs(30.0), || {
         let spans = collector.spans();
         let there = spans
             .iter()
@@ -140,7 +140,7 @@ fn an_outage_is_a_span_with_its_evidence_and_the_peer_gets_the_traceparent_of_it
         "{sent}: {requests:?}"
     );
     // The line about it belongs to it.
-    let record = until("the line is pushed", secs(10.0), || {
+    let record = until("the line is pushed", secs(30.0), || {
         let records = collector.records();
         let found = records
             .iter()
@@ -152,7 +152,7 @@ fn an_outage_is_a_span_with_its_evidence_and_the_peer_gets_the_traceparent_of_it
     assert_eq!(attribute(&record.attributes, "target"), "edge");
 
     daemon.process.signal(Signal::TERM);
-    daemon.process.wait(secs(10.0));
+    daemon.process.wait(secs(15.0));
     let records = collector.records();
     assert!(
         records.iter().any(|record| record.event_name == "stopping"),
@@ -167,7 +167,7 @@ fn a_collector_that_hangs_delays_no_ping_holds_no_memory_and_no_exit_and_one_kil
     let peer = OddPeer::upgrading(Manner::default());
     let more = table(&collector, "http/protobuf", "timeout = \"2s\"\nlogs = true");
     let mut daemon = Daemon::run(&targets(&peer, &more));
-    until("metrics are pushed", secs(10.0), || {
+    until("metrics are pushed", secs(15.0), || {
         match collector.metrics().is_empty() {
             false => Ok(()),
             true => Err(String::new()),
@@ -349,7 +349,7 @@ fn a_reload_sends_to_another_collector_and_a_removed_target_goes() {
     let url = peer.url();
     let both = format!("{text}[[target]]\nname = \"other\"\nurl = \"{url}\"\n");
     let daemon = Daemon::run(&both);
-    until("both are pushed", secs(10.0), || {
+    until("both are pushed", secs(15.0), || {
         match first.numbers("established").len() {
             2 => Ok(()),
             n => Err(n.to_string()),
@@ -387,7 +387,7 @@ fn a_reload_and_its_steps_are_spans_and_a_refused_one_says_why() {
     let text = targets(&peer, &table(&collector, "http/protobuf", ""));
     let daemon = Daemon::run(&text);
     let reloads = |count: usize| {
-        until(&format!("{count} reloads are pushed"), secs(15.0), || {
+        until(&format!("{count} reloads are pushed"), secs(30.0), || {
             let spans = collector.spans();
             match named(&spans, "reload").len() {
                 n if n == count => Ok(spans),
@@ -476,7 +476,7 @@ fn rotel_takes_metrics_and_spans_by_grpc_and_by_http() {
              compression = \"gzip\"\nresource = {{ \"service.name\" = \"by-{name}\" }}"
         );
         let daemon = Daemon::run(&targets(&peer, &more));
-        daemon.established("edge", secs(10.0));
+        daemon.established("edge", secs(15.0));
         let seen = format!("by-{name}");
         until("rotel shows metrics and a span", secs(30.0), || {
             let said = [rotel.stdout.texts(), rotel.stderr.texts()]

@@ -9,7 +9,7 @@ fn promtool_check_metrics_is_silent() {
     let text = eventful.daemon.scrape().text;
     let mut promtool = promtool(&["check", "metrics"]);
     promtool.feed(&text);
-    let status = promtool.wait(secs(10.0));
+    let status = promtool.wait(secs(60.0));
     let said = [promtool.stdout.all(), promtool.stderr.all()].concat();
     assert!(said.is_empty() && status.success(), "{status}: {said:#?}");
     // A scope or an overflow is what OpenTelemetry would leak.

@@ -49,7 +49,7 @@ fn trusting(ca: &Path) -> String {
 fn held(daemon: &Daemon, name: &str) {
     daemon.scrape_until(
         &format!("{name} is held for 3 pings"),
-        secs(15.0),
+        secs(30.0),
         |scrape| {
             scrape.of_target("received_pong_total", name) >= Some(3.0)
                 && scrape.of_target("established", name) == Some(1.0)
@@ -97,13 +97,13 @@ fn ws_and_wss_are_held_through_squid_with_and_without_a_password() {
     }
     both.front
         .journal
-        .wait("the target's name", secs(1.0), |seen| {
+        .wait("the target's name", secs(15.0), |seen| {
             matches!(seen, Seen::Handshake { sni, .. } if sni.as_deref() == Some("localhost"))
                 .then_some(())
         });
     // It writes a tunnel down when it ends.
     daemon.dir.overwrite(&daemon.text(""));
-    until("squid wrote the tunnels down", secs(10.0), || {
+    until("squid wrote the tunnels down", secs(15.0), || {
         let log = open.access_log();
         let tunnels = log.matches("CONNECT localhost:").count();
         (tunnels >= 2).then_some(()).ok_or(log)
@@ -303,15 +303,15 @@ fn through_a_proxy_host_and_sni_are_the_targets_and_resolve_says_where_it_goes()
         held(&daemon, name);
     }
     for front in [&front, &unverified] {
-        front.journal.wait("the SNI", secs(1.0), |seen| {
+        front.journal.wait("the SNI", secs(15.0), |seen| {
             matches!(seen, Seen::Handshake { sni, .. } if sni.as_deref() == Some("edge.example.com"))
                 .then_some(())
         });
     }
     let asked = |proxy: &FakeProxy, line: &str| {
-        proxy
-            .requests
-            .wait(line, secs(1.0), |head| head.starts_with(line).then_some(()));
+        proxy.requests.wait(line, secs(15.0), |head| {
+            head.starts_with(line).then_some(())
+        });
     };
     asked(&proxy, "CONNECT edge.example.com:443 HTTP/1.1\r\n");
     asked(&careless, "CONNECT edge.example.com:443 HTTP/1.1\r\n");
@@ -469,7 +469,7 @@ fn behind_nginx_haproxy_and_caddy_a_stopped_proxy_is_a_loss_with_evidence_and_co
         daemon
             .process
             .stderr
-            .wait("a sentence about it", secs(5.0), |line| {
+            .wait("a sentence about it", secs(15.0), |line| {
                 let said = line.text_of("message");
                 (said.contains(&format!("{name} lost: ")) && line.text_of("level") == "warn")
                     .then_some(())
@@ -479,7 +479,7 @@ fn behind_nginx_haproxy_and_caddy_a_stopped_proxy_is_a_loss_with_evidence_and_co
         proxy.begin();
     }
     for name in &names {
-        daemon.scrape_until(&format!("{name} is back"), secs(15.0), |scrape| {
+        daemon.scrape_until(&format!("{name} is back"), secs(30.0), |scrape| {
             scrape.of_target("ws_keepalive_connects_total", name) >= Some(2.0)
                 && scrape.of_target("established", name) == Some(1.0)
         });

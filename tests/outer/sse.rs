@@ -53,7 +53,7 @@ fn a_proxy_that_buffers_shows_in_the_arrival_gap_and_one_that_does_not_shows_not
     });
     let gap = |name| scrape.of_target("ws_keepalive_arrival_gap_seconds", name);
     for name in ["direct", "off", "off-tls"] {
-        assert!(gap(name) < Some(2.0), "{name}: {:?}", gap(name));
+        assert!(gap(name) < Some(3.0), "{name}: {:?}", gap(name));
     }
     for name in ["on", "on-tls"] {
         assert!(gap(name) > Some(3.0), "{name}: {:?}", gap(name));
@@ -77,7 +77,7 @@ fn a_stream_is_taken_up_by_its_last_event_id_after_the_server_restarted() {
     });
     let first = peer
         .requests
-        .wait("a request", secs(1.0), |head| Some(head.clone()));
+        .wait("a request", secs(15.0), |head| Some(head.clone()));
     assert!(first.starts_with("get /events http/1.1\r\n"), "{first}");
     assert!(first.contains("accept: text/event-stream\r\n"), "{first}");
     assert!(!first.contains("last-event-id"), "{first}");
@@ -103,7 +103,7 @@ fn a_quiet_stream_is_cut_and_one_of_comments_alone_is_healthy() {
     let _machine = shared();
     let quiet = StreamPeer::start(Tale::Once("data: a\n\n".into()));
     let beating = StreamPeer::start(Tale::Every(secs(0.2), ": beat\n\n".into()));
-    let keys = "max_silence = \"2s\"";
+    let keys = "max_silence = \"5s\"";
     let text = HASTY.to_owned()
         + &target("quiet", &quiet.url(), keys)
         + &target("beating", &beating.url(), keys);
@@ -115,13 +115,13 @@ fn a_quiet_stream_is_cut_and_one_of_comments_alone_is_healthy() {
         (&"silence".into(), &"us".into())
     );
     let message = end["message"].as_str().unwrap();
-    assert!(message.contains("for 2s (max_silence)"), "{message}");
+    assert!(message.contains("for 5s (max_silence)"), "{message}");
     assert!(end["sent"].is_null() && end["received"].is_null(), "{end}");
-    daemon.process.stderr.wait("the line", secs(5.0), |line| {
+    daemon.process.stderr.wait("the line", secs(15.0), |line| {
         (line.text_of("event") == "lost" && line.text_of("cause") == "silence").then_some(())
     });
-    let scrape = daemon.scrape_until("30 comments", secs(20.0), |scrape| {
-        scrape.of_target("ws_keepalive_heartbeats_received_total", "beating") >= Some(30.0)
+    let scrape = daemon.scrape_until("50 comments", secs(40.0), |scrape| {
+        scrape.of_target("ws_keepalive_heartbeats_received_total", "beating") >= Some(50.0)
     });
     let beating = |name| scrape.of_target(name, "beating");
     assert_eq!(beating("established"), Some(1.0));
@@ -147,7 +147,7 @@ fn a_204_stops_a_target_until_its_url_changes() {
         });
     };
     state("stopped");
-    daemon.process.stderr.wait("why", secs(5.0), |line| {
+    daemon.process.stderr.wait("why", secs(15.0), |line| {
         let told = line.text.contains("204 No Content") && line.text.contains("until the url");
         told.then_some(())
     });
