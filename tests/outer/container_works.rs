@@ -66,11 +66,11 @@ fn a_package_is_installed_with_nothing_but_what_is_in_the_root() {
                 Maintainer: Nobody <nobody@example.com>\nDescription: tried\n";
     std::fs::write(control, text).unwrap();
     let deb = dir.path().join("tried.deb");
-    let built = std::process::Command::new("dpkg-deb")
+    let mut build = std::process::Command::new("dpkg-deb");
+    build
         .args(["--build", "--root-owner-group"])
-        .args([&dir.path().join("tree"), &deb])
-        .output()
-        .unwrap();
+        .args([&dir.path().join("tree"), &deb]);
+    let built = output_of(&mut build);
     assert!(built.status.success(), "{built:?}");
     for suite in Suite::ALL {
         let debian = Container::boot(suite);

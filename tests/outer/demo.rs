@@ -54,8 +54,8 @@ fn the_demonstration_reaches_itself_four_times_and_tries_a_fifth_that_nobody_ser
         }
     });
     for (command, words) in [("status", "nobody"), ("reload", "kept 5")] {
-        let asked = program(&[command, "--config", file.to_str().unwrap()]).output();
-        let asked = asked.unwrap();
+        let arguments = [command, "--config", file.to_str().unwrap()];
+        let asked = output_of(&mut program(&arguments));
         let out = String::from_utf8_lossy(&asked.stdout);
         assert!(asked.status.success() && out.contains(words), "{asked:?}");
     }

@@ -15,9 +15,7 @@ fn check_finds_every_example_good() {
     let files: Vec<PathBuf> = files.map(|entry| entry.unwrap().path()).collect();
     assert!(files.len() >= 13, "{files:?}");
     for file in files {
-        let checked = program(&["check", file.to_str().unwrap()])
-            .output()
-            .unwrap();
+        let checked = output_of(&mut program(&["check", file.to_str().unwrap()]));
         assert!(checked.status.success(), "{file:?}: {checked:?}");
         assert!(checked.stderr.is_empty(), "{file:?}: {checked:?}");
     }

@@ -393,7 +393,7 @@ fn targets<'s>(faults: &[Fault], server_of: &impl Fn(&Fault) -> &'s Server) -> S
 
 /// Those that `server --help` lists.
 fn switches_of_the_help() -> Vec<String> {
-    let help = program(&["server", "--help"]).output().unwrap();
+    let help = output_of(&mut program(&["server", "--help"]));
     let help = String::from_utf8(help.stdout).unwrap();
     let lines = help.lines().map(str::trim);
     let lines = lines.skip_while(|line| !line.starts_with("no_pongs_after="));

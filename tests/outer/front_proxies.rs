@@ -43,11 +43,7 @@ fn the_examples_are_valid_as_they_stand_and_check_warns_of_pings_too_rare() {
     let text = watching(dir.path(), &pki, &[]);
     dir.overwrite(&text);
     let file = dir.file();
-    let check = || {
-        program(&["check", file.to_str().unwrap()])
-            .output()
-            .unwrap()
-    };
+    let check = || output_of(&mut program(&["check", file.to_str().unwrap()]));
     let good = check();
     assert!(good.status.success() && good.stderr.is_empty(), "{good:?}");
     assert!(text.contains("ping_interval = \"10s\"\n"), "{text}");

@@ -439,13 +439,10 @@ fn rotel_takes_metrics_and_spans_by_grpc_and_by_http() {
     let _machine = shared();
     let (grpc, http) = (free_port(), free_port());
     let python = tools().join("venv/bin/python");
-    let agent = Command::new(python)
-        .args([
-            "-c",
-            "import pathlib, rotel; print(pathlib.Path(rotel.__file__).parent / 'rotel-agent')",
-        ])
-        .output()
-        .unwrap();
+    let agent = output_of(Command::new(python).args([
+        "-c",
+        "import pathlib, rotel; print(pathlib.Path(rotel.__file__).parent / 'rotel-agent')",
+    ]));
     let agent = String::from_utf8(agent.stdout).unwrap();
     let rotel = Process::spawn(
         "rotel",

@@ -244,8 +244,7 @@ fn path(path: &Path) -> &str {
 
 /// What a program prints that ends well and says nothing else.
 fn output(program: &str, arguments: &[&str]) -> String {
-    let ran = Command::new(program).args(arguments).output();
-    let ran = ran.unwrap_or_else(|error| panic!("{program}: {error}"));
+    let ran = output_of(Command::new(program).args(arguments));
     let [said, complained] =
         [ran.stdout, ran.stderr].map(|bytes| String::from_utf8(bytes).unwrap());
     assert!(
@@ -458,20 +457,16 @@ fn the_man_pages_are_without_fault_to_man_and_mandoc() {
         let pages = root.path().join("usr/share/man").join(section);
         for page in std::fs::read_dir(pages).unwrap().flatten() {
             let page = page.path();
-            let found = Command::new("mandoc")
-                .args(["-Tlint", "-Wwarning"])
-                .arg(&page)
-                .output()
-                .unwrap();
+            let mut lint = Command::new("mandoc");
+            let found = output_of(lint.args(["-Tlint", "-Wwarning"]).arg(&page));
             let found = String::from_utf8_lossy(&found.stdout).into_owned();
             assert_eq!(found, "", "{page:?}");
-            let man = Command::new("man")
-                .args(["--warnings", "--encoding=UTF-8", "--local-file"])
+            let mut man = Command::new("man");
+            man.args(["--warnings", "--encoding=UTF-8", "--local-file"])
                 .arg(&page)
                 .env("LC_ALL", "C.UTF-8")
-                .env("MANWIDTH", "100")
-                .output()
-                .unwrap();
+                .env("MANWIDTH", "100");
+            let man = output_of(&mut man);
             assert_eq!(String::from_utf8_lossy(&man.stderr), "", "{page:?}");
             let text = String::from_utf8_lossy(&man.stdout).into_owned();
             assert!(

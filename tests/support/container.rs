@@ -31,7 +31,7 @@ use tempfile::TempDir;
 
 use super::journal::{secs, until};
 use super::machine::tools;
-use super::process::{Process, Signal, exit_code};
+use super::process::{Process, Signal, exit_code, try_output_of};
 
 /// Which Debian.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -242,7 +242,7 @@ impl Drop for Container {
             let leader = self.leader.to_string();
             command.args(["--target", &leader, "--mount", "--pid", "--root"]);
             command.args(["timeout", "10", "sh", "-c", unit]);
-            if let Ok(output) = command.output() {
+            if let Ok(output) = try_output_of(&mut command) {
                 eprintln!("{}", String::from_utf8_lossy(&output.stdout));
             }
         }

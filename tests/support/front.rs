@@ -15,7 +15,7 @@ use super::http;
 use super::journal::{secs, until};
 use super::machine::{children_of, free_port};
 use super::pki::{Pair, Pki};
-use super::process::{Process, Signal};
+use super::process::{Process, Signal, output_of};
 use super::proxies::{binary, write};
 
 /// What stands in front.
@@ -112,7 +112,7 @@ impl Kind {
             Self::Haproxy => command.arg("-c"),
             Self::Caddy => command.args(["validate", "--config", "Caddyfile"]),
         };
-        command.output().unwrap()
+        output_of(&mut command)
     }
 
     fn command(self, dir: &Path) -> Command {
@@ -211,10 +211,8 @@ impl Front {
             Kind::Haproxy => self.running().signal(Signal::USR2),
             Kind::Caddy => {
                 let mut command = self.kind.command(self.dir.path());
-                let reloaded = command
-                    .args(["reload", "--force", "--config", "Caddyfile"])
-                    .output()
-                    .unwrap();
+                command.args(["reload", "--force", "--config", "Caddyfile"]);
+                let reloaded = output_of(&mut command);
                 assert!(reloaded.status.success(), "{reloaded:?}");
             }
         }

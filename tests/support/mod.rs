@@ -46,7 +46,7 @@ pub(crate) use namespace::{DEAD_ADDRESS, Names, Namespace};
 pub(crate) use odd_peer::{Happened, Manner, OddPeer, OnClose, Pongs, Script, Then};
 pub(crate) use packages::{NEXT, make_packages, packages};
 pub(crate) use pki::{EXPIRED_AT, Leaf, NOT_AFTER, Pair, Pki};
-pub(crate) use process::{Line, Process, Signal, exit_code};
+pub(crate) use process::{Line, Process, Signal, exit_code, output_of};
 pub(crate) use prometheus::{Alertmanager, Notice, Prometheus, Webhook, amtool, ours, promtool};
 pub(crate) use proxies::{Proxy, Squid};
 pub(crate) use scrape::Scrape;

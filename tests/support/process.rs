@@ -1,8 +1,8 @@
 //! A child process that ends with its guard.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::{Duration, Instant};
 
 pub(crate) use rustix::process::Signal;
@@ -63,10 +63,7 @@ impl Process {
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());
-        let spawned = {
-            let _no_other = no_fork();
-            command.spawn()
-        };
+        let spawned = start(command);
         let mut child = spawned.unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let stdout = child.stdout.take().unwrap();
         let stderr = child.stderr.take().unwrap();
@@ -150,6 +147,26 @@ impl Process {
     pub(crate) fn is_running(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }
+}
+
+/// Runs `command` to its end, and gives what it wrote, byte by byte. In the place of
+/// `Command::output`, which may start the child while a port is tried.
+pub(crate) fn output_of(command: &mut Command) -> Output {
+    try_output_of(command).unwrap_or_else(|error| panic!("{command:?}: {error}"))
+}
+
+/// The same for who must not panic.
+pub(super) fn try_output_of(command: &mut Command) -> io::Result<Output> {
+    command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    start(command)?.wait_with_output()
+}
+
+fn start(command: &mut Command) -> io::Result<Child> {
+    let _no_other = no_fork();
+    command.spawn()
 }
 
 /// What a shell would show: 128 + n for a process that signal n ended.
