@@ -15,6 +15,20 @@ pub(crate) fn words(error: &impl Display) -> String {
     words
 }
 
+/// An error and its causes, on one line; a cause that the error itself repeats is left out.
+pub(crate) fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut all = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_words = cause.to_string();
+        if !all.contains(&cause_words) {
+            all = format!("{all}: {cause_words}");
+        }
+        source = cause.source();
+    }
+    words(&all)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

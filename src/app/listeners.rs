@@ -129,7 +129,7 @@ impl Listeners {
     }
 
     fn prepare_metrics(&self, config: &config::Metrics) -> Result<MetricsChange, String> {
-        let words = |error: admin::BindError| one_line(&error);
+        let words = |error: admin::BindError| os::with_causes(&error);
         match &self.metrics {
             _ if !config.enabled => Ok(MetricsChange::Stop),
             // Passed sockets are served from the first moment on, and are not ours to change: only
@@ -228,7 +228,7 @@ impl Listeners {
         if kept.is_some_and(|control| control.path() == path) {
             return Ok(ControlChange::Keep);
         }
-        let bound = control::bind(path).map_err(|error| one_line(&error))?;
+        let bound = control::bind(path).map_err(|error| os::with_causes(&error))?;
         let started = control::start(bound, self.registry.clone(), self.reload.clone());
         let failed = |error| format!("cannot start the control socket: {}", os::words(&error));
         Ok(ControlChange::Start(started.map_err(failed)?))
@@ -255,7 +255,9 @@ impl Listeners {
                 Ok(vec!["metrics listener opened".to_owned()])
             }
             (MetricsChange::Change(change), Some(metrics)) => {
-                let words = metrics.commit(change).map_err(|error| one_line(&error));
+                let words = metrics
+                    .commit(change)
+                    .map_err(|error| os::with_causes(&error));
                 self.metrics = Some(metrics);
                 words
             }
@@ -465,18 +467,4 @@ fn listen(address: SocketAddr) -> std::io::Result<Listening> {
     socket.set_nonblocking(true)?;
     let local = socket.local_addr()?.as_socket().unwrap_or(address);
     Ok(Listening::Tcp(socket.into(), local))
-}
-
-/// An error and its causes, on one line; a cause the error itself repeats is left out.
-fn one_line(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words = format!("{words}: {cause_words}");
-        }
-        source = cause.source();
-    }
-    os::words(&words)
 }

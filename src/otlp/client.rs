@@ -23,6 +23,7 @@ use tokio::time::timeout;
 use super::wire;
 use crate::config::otlp::{Collector, OtlpProtocol};
 use crate::config::{SecretSource, mask};
+use crate::os;
 use crate::telemetry::words::escape;
 use crate::transport::stream;
 
@@ -144,7 +145,10 @@ impl<'a> Client<'a> {
             sent = connection.send(request).await;
         }
         let response = sent.map_err(|error| {
-            ExportError::later(format!("the request was broken off: {}", chain(&error)))
+            ExportError::later(format!(
+                "the request was broken off: {}",
+                os::with_causes(&error)
+            ))
         })?;
         let taken = self.judge(response).await?;
         let stays = !connection.driver.is_finished();
@@ -159,8 +163,9 @@ impl<'a> Client<'a> {
         };
         let io = stream::open(&collector.place, &collector.tls, alpn).await;
         let io = TokioIo::new(io.map_err(ExportError::later)?);
-        let failed =
-            |error: hyper::Error| ExportError::later(format!("no connection: {}", chain(&error)));
+        let failed = |error: hyper::Error| {
+            ExportError::later(format!("no connection: {}", os::with_causes(&error)))
+        };
         let (sender, driver) = match collector.protocol {
             OtlpProtocol::Grpc => {
                 let mut builder = http2::Builder::new(TokioExecutor::new());
@@ -403,7 +408,10 @@ async fn read(mut body: Incoming) -> Result<(Vec<u8>, HeaderMap), ExportError> {
             break;
         };
         let frame = frame.map_err(|error| {
-            ExportError::later(format!("the answer was broken off: {}", chain(&error)))
+            ExportError::later(format!(
+                "the answer was broken off: {}",
+                os::with_causes(&error)
+            ))
         })?;
         match frame.into_data() {
             Ok(data) if bytes.len() + data.len() > LARGEST_ANSWER => {
@@ -446,18 +454,4 @@ fn remedy(status: StatusCode) -> &'static str {
         415 => "; is otlp.protocol its protocol?",
         _ => "",
     }
-}
-
-/// An error and its causes, on one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut source = error.source();
-    while let Some(cause) = source {
-        let cause_words = cause.to_string();
-        if !words.contains(&cause_words) {
-            words = format!("{words}: {cause_words}");
-        }
-        source = cause.source();
-    }
-    words
 }
