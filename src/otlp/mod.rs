@@ -251,7 +251,6 @@ impl Shared {
         match outcome {
             Ok(taken) => {
                 if let Some((count, words)) = taken {
-                    push.dropped.fetch_add(*count, Relaxed);
                     if lock(&self.trouble).may_warn() {
                         warn!(
                             event = "otlp_refused",
@@ -448,7 +447,7 @@ impl Work {
         let items = metrics::of_program(registry, anchor);
         let mut refused = None;
         let mut failed = None;
-        match client.export(self.envelope.around(&items)).await {
+        match self.send(Signal::Metrics, client, &items).await {
             Ok(taken) => refused = taken,
             Err(error) if error.may_retry => return Err(error),
             Err(error) => failed = Some(error),
@@ -459,7 +458,7 @@ impl Work {
                 let exported = lock(exported);
                 metrics::of_targets(part, registry, anchor, rtt, &exported)
             };
-            match client.export(self.envelope.around(&items)).await {
+            match self.send(Signal::Metrics, client, &items).await {
                 Ok(taken) => {
                     lock(exported).take(befores);
                     refused = refused.or(taken);
@@ -469,6 +468,21 @@ impl Work {
             }
         }
         failed.map_or(Ok(refused), Err)
+    }
+
+    /// One request. What the collector refuses of one that it takes is counted here.
+    async fn send(
+        &self,
+        signal: Signal,
+        client: &mut Client<'_>,
+        items: &[impl AsRef<[u8]>],
+    ) -> Result<Taken, ExportError> {
+        let taken = client.export(self.envelope.around(items)).await?;
+        if let Some((count, _)) = &taken {
+            let push = &self.shared.registry.pushes[signal.index()];
+            push.dropped.fetch_add(*count, Relaxed);
+        }
+        Ok(taken)
     }
 
     /// Spans and log lines.
@@ -536,7 +550,7 @@ impl Work {
             if batch.is_empty() {
                 return Ok(());
             }
-            let outcome = client.export(self.envelope.around(&batch)).await;
+            let outcome = self.send(signal, client, &batch).await;
             self.shared.book(signal, collector, &outcome, is_last);
             match outcome {
                 Ok(_) => queue.done(batch.len()),

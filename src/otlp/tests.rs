@@ -822,7 +822,8 @@ fn request(stream: &mut impl BufRead) -> Option<Vec<u8>> {
 
 #[test]
 fn metrics_that_are_refused_for_good_hold_up_none_behind_them() {
-    const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n";
+    // A partial success: 3 data points are refused, for they are "old".
+    const TAKEN: &str = "HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n\x0a\x07\x08\x03\x12\x03old";
     const NEVER: &str = "HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
     const LATER: &str = "HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n";
     // The program's own and three parts of the targets; what may be taken later ends an export.
@@ -868,6 +869,8 @@ fn metrics_that_are_refused_for_good_hold_up_none_behind_them() {
         second.message.contains("400"),
         "the first error: {second:?}"
     );
+    let push = &exporter.shared.registry.pushes[Signal::Metrics.index()];
+    assert_eq!(push.dropped.load(Relaxed), 6, "of both that were taken");
     let bodies: Vec<_> = requests.try_iter().collect();
     assert_eq!(bodies.len(), 6);
     let holds = |body: &[u8], name: &str| body.windows(name.len()).any(|w| w == name.as_bytes());
