@@ -54,6 +54,7 @@ pub(crate) enum Failure {
 
 /// Runs the daemon until a signal asks it to stop.
 pub(crate) fn run(sources: Sources) -> Result<(), Failure> {
+    memory::keep_no_large_pieces();
     let seen = Seen::new(&sources);
     let loaded = load(&sources).map_err(Failure::Config)?;
     memory::give_back();

@@ -69,3 +69,29 @@ fn prometheus_scrapes_every_target_and_sees_one_go() {
         .rename_over(&daemon.text(&format!("[[target]]\nname = \"up\"\nurl = \"{up}\"\n")));
     query("established", &[("up", "1")]);
 }
+
+#[test]
+fn the_memory_of_a_scrape_goes_back_when_it_is_done() {
+    let _machine = shared();
+    const TARGETS: usize = 3_000;
+    let nobody = free_port();
+    let target = |n| format!("[[target]]\nname = \"t{n}\"\nurl = \"ws://127.0.0.1:{nobody}/\"\n");
+    // Each is dialed once, and then nothing moves.
+    let once = "[defaults]\nreconnect = { initial = \"1h\", max = \"1h\" }\n".to_owned();
+    let daemon = Daemon::run(&(0..TARGETS).fold(once, |all, n| all + &target(n)));
+    until("all were dialed", secs(60.0), || {
+        let lines = daemon.process.stderr.texts();
+        let failed = |line: &&String| line.contains("\"phase\":\"tcp\"");
+        match lines.iter().filter(failed).count() {
+            TARGETS => Ok(()),
+            other => Err(other.to_string()),
+        }
+    });
+    let before = daemon.process.anonymous_memory();
+    let text = (0..4).map(|_| daemon.scrape().text.len()).max().unwrap() as u64;
+    let grew = daemon.process.anonymous_memory().saturating_sub(before);
+    assert!(
+        grew < text,
+        "{grew} more bytes after texts of {text}, and {before} before"
+    );
+}
