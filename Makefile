@@ -10,6 +10,13 @@ SHELL := bash
 TOOLS ?= $(CURDIR)/target/outer
 export TOOLS
 
+# What follows each other here would be in each other's way.
+.NOTPARALLEL:
+
+# A service manager's and a tracer's variables, which the program reads, are none of the tests'.
+unexport RUNTIME_DIRECTORY CREDENTIALS_DIRECTORY NOTIFY_SOCKET WATCHDOG_USEC WATCHDOG_PID JOURNAL_STREAM
+unexport LISTEN_FDS LISTEN_PID LISTEN_FDNAMES $(filter OTEL_% WS_KEEPALIVE__%,$(.VARIABLES))
+
 .PHONY: help
 help: ## Lists these targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
