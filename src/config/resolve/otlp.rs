@@ -20,6 +20,9 @@ use crate::config::{Otlp, Secret, SecretSource, TlsOptions, raw};
 /// Where keys come from that nobody gave.
 const USUAL: &str = "the usual";
 
+/// Between exports of metrics, in milliseconds: what `raw::LookupInterval` has as the file's.
+const SHORTEST_INTERVAL: u64 = 1_000;
+
 impl Resolver<'_, '_> {
     /// What is pushed; `None` if nothing is.
     pub(super) fn otlp(&mut self, warnings: &mut Vec<String>) -> Option<Otlp> {
@@ -82,7 +85,7 @@ impl Resolver<'_, '_> {
             Field::Set(interval, _) => interval.0,
             Field::Absent | Field::Bad => {
                 let name = "OTEL_METRIC_EXPORT_INTERVAL";
-                let said = self.millis(name);
+                let said = self.millis(name, SHORTEST_INTERVAL);
                 let interval = said.unwrap_or(Duration::from_secs(30));
                 let from = said.map_or(USUAL, |_| name);
                 reading.say("interval", quoted(&format_duration(interval)), from);
@@ -96,8 +99,8 @@ impl Resolver<'_, '_> {
             traces,
             logs,
             interval,
-            span_delay: usual_delay(self.millis("OTEL_BSP_SCHEDULE_DELAY"), 5),
-            log_delay: usual_delay(self.millis("OTEL_BLRP_SCHEDULE_DELAY"), 1),
+            span_delay: usual_delay(self.millis("OTEL_BSP_SCHEDULE_DELAY", 1), 5),
+            log_delay: usual_delay(self.millis("OTEL_BLRP_SCHEDULE_DELAY", 1), 1),
             rtt: self.temporality(&raw, &mut reading),
             sampled: self.sampled(),
             resource: self.resource(&raw),
@@ -150,8 +153,8 @@ impl Resolver<'_, '_> {
             Field::Set(timeout, _) => timeout.0,
             Field::Absent | Field::Bad => {
                 let said = self.first(signal, "TIMEOUT");
-                let said =
-                    said.and_then(|(name, text)| Some((self.parsed_millis(&name, &text)?, name)));
+                let said = said
+                    .and_then(|(name, text)| Some((self.parsed_millis(&name, &text, 1)?, name)));
                 let (timeout, from) = said.unwrap_or((Duration::from_secs(10), USUAL.to_owned()));
                 reading.say("timeout", quoted(&format_duration(timeout)), &from);
                 timeout
@@ -539,18 +542,19 @@ impl Resolver<'_, '_> {
         Some(self.text(name)?.eq_ignore_ascii_case("true"))
     }
 
-    fn millis(&mut self, name: &str) -> Option<Duration> {
+    fn millis(&mut self, name: &str, least: u64) -> Option<Duration> {
         let text = self.text(name)?;
-        self.parsed_millis(name, &text)
+        self.parsed_millis(name, &text, least)
     }
 
-    fn parsed_millis(&mut self, name: &str, text: &str) -> Option<Duration> {
+    fn parsed_millis(&mut self, name: &str, text: &str, least: u64) -> Option<Duration> {
         /// As long as any wait of the file.
         const MOST: u64 = 365 * 86_400_000;
         match text.parse::<u64>() {
-            Ok(millis) if (1..=MOST).contains(&millis) => Some(Duration::from_millis(millis)),
+            Ok(millis) if (least..=MOST).contains(&millis) => Some(Duration::from_millis(millis)),
             Ok(_) | Err(_) => {
-                self.wrong_variable(name, "expected milliseconds, a whole number above 0");
+                let expected = format!("expected milliseconds, a whole number of {least} or more");
+                self.wrong_variable(name, &expected);
                 None
             }
         }

@@ -204,7 +204,8 @@ fn what_variables_get_wrong_is_told_once_without_what_is_secret() {
         ("OTEL_EXPORTER_OTLP_TIMEOUT", "10s"),
         ("OTEL_EXPORTER_OTLP_COMPRESSION", "zstd"),
         ("OTEL_EXPORTER_OTLP_CLIENT_KEY", "/no/such/key.pem"),
-        ("OTEL_METRIC_EXPORT_INTERVAL", "0"),
+        ("OTEL_METRIC_EXPORT_INTERVAL", "30"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "0"),
         ("OTEL_TRACES_SAMPLER", "traceidration"),
         ("OTEL_RESOURCE_ATTRIBUTES", "a=b,c"),
         ("OTEL_EXPORTER_OTLP_METRICS_TEMPORALITY_PREFERENCE", "sum"),
@@ -214,7 +215,8 @@ fn what_variables_get_wrong_is_told_once_without_what_is_secret() {
     for line in [
         "OTEL_EXPORTER_OTLP_ENDPOINT: has the scheme `ftp`; use http://HOST:PORT or https://HOST:PORT",
         "OTEL_EXPORTER_OTLP_LOGS_PROTOCOL: expected grpc or http/protobuf; or write otlp.protocol",
-        "OTEL_METRIC_EXPORT_INTERVAL: expected milliseconds, a whole number above 0",
+        "OTEL_METRIC_EXPORT_INTERVAL: expected milliseconds, a whole number of 1000 or more",
+        "OTEL_BSP_SCHEDULE_DELAY: expected milliseconds, a whole number of 1 or more",
         "OTEL_TRACES_SAMPLER: expected always_on, always_off or traceidratio, each also after \
          parentbased_; `traceidratio`?",
         "OTEL_RESOURCE_ATTRIBUTES: entry 2 is none; write NAME=VALUE,NAME=VALUE",
@@ -237,7 +239,7 @@ fn what_variables_get_wrong_is_told_once_without_what_is_secret() {
     for line in [
         "OTEL_EXPORTER_OTLP_HEADERS: entry 2 has no `=`; write NAME=VALUE,NAME=VALUE, values \
          percent-encoded",
-        "OTEL_EXPORTER_OTLP_TIMEOUT: expected milliseconds, a whole number above 0",
+        "OTEL_EXPORTER_OTLP_TIMEOUT: expected milliseconds, a whole number of 1 or more",
         "OTEL_EXPORTER_OTLP_COMPRESSION: expected gzip or none; or write otlp.compression",
         "OTEL_EXPORTER_OTLP_CLIENT_KEY: needs the certificate's file in \
          OTEL_EXPORTER_OTLP_CLIENT_CERTIFICATE",
