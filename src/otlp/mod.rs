@@ -250,16 +250,16 @@ impl Shared {
         let place = &collector.place;
         match outcome {
             Ok(taken) => {
-                if let Some((count, words)) = taken {
-                    if lock(&self.trouble).may_warn() {
-                        warn!(
-                            event = "otlp_refused",
-                            signal = signal_words,
-                            endpoint = %place,
-                            refused = count,
-                            "{place} refused {count} of the {signal_words} it was sent: {words}"
-                        );
-                    }
+                if let Some((count, words)) = taken
+                    && lock(&self.trouble).may_warn()
+                {
+                    warn!(
+                        event = "otlp_refused",
+                        signal = signal_words,
+                        endpoint = %place,
+                        refused = count,
+                        "{place} refused {count} of the {signal_words} it was sent: {words}"
+                    );
                 }
                 if lock(&self.trouble).works(signal) {
                     info!(
