@@ -2,26 +2,68 @@
 //! it.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::TlsOptions;
 
-/// Options whose files were bad when they were last read. Those no configuration holds any more
-/// are dropped.
-static BAD: Mutex<Vec<Weak<TlsOptions>>> = Mutex::new(Vec::new());
+/// Of this process.
+static STANDING: Standing = Standing::new();
 
-/// Books how the files of `options` were when they were read just now.
-pub(crate) fn book(options: &Arc<TlsOptions>, good: bool) {
-    let mut bad = BAD.lock().unwrap_or_else(PoisonError::into_inner);
-    bad.retain(|other| other.upgrade().is_some_and(|other| other != *options));
-    if !good {
-        bad.push(Arc::downgrade(options));
+/// How the files were when they were last read.
+struct Standing {
+    /// Options whose files were bad. Those no configuration holds any more are dropped.
+    bad: Mutex<Vec<Weak<TlsOptions>>>,
+    /// Whether the files of each listener were good. Those nobody serves by any more are dropped.
+    listeners: Mutex<Vec<Weak<AtomicBool>>>,
+}
+
+impl Standing {
+    const fn new() -> Self {
+        Self {
+            bad: Mutex::new(Vec::new()),
+            listeners: Mutex::new(Vec::new()),
+        }
+    }
+
+    fn bad(&self) -> MutexGuard<'_, Vec<Weak<TlsOptions>>> {
+        self.bad.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn listeners(&self) -> MutexGuard<'_, Vec<Weak<AtomicBool>>> {
+        self.listeners
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn book(&self, options: &Arc<TlsOptions>, good: bool) {
+        let mut bad = self.bad();
+        bad.retain(|other| other.upgrade().is_some_and(|other| other != *options));
+        if !good {
+            bad.push(Arc::downgrade(options));
+        }
+    }
+
+    fn listener(&self) -> ListenerFiles {
+        let good = Arc::new(AtomicBool::new(true));
+        let mut all = self.listeners();
+        all.retain(|other| other.strong_count() > 0);
+        all.push(Arc::downgrade(&good));
+        ListenerFiles(good)
+    }
+
+    fn is_good(&self) -> bool {
+        let mut bad = self.bad();
+        bad.retain(|options| options.strong_count() > 0);
+        let listeners = self.listeners();
+        let mut listeners = listeners.iter().filter_map(Weak::upgrade);
+        bad.is_empty() && listeners.all(|good| good.load(Relaxed))
     }
 }
 
-/// Whether the files of each listener were good when they were last read. Those nobody serves by
-/// any more are dropped.
-static LISTENERS: Mutex<Vec<Weak<AtomicBool>>> = Mutex::new(Vec::new());
+/// Books how the files of `options` were when they were read just now.
+pub(crate) fn book(options: &Arc<TlsOptions>, good: bool) {
+    STANDING.book(options, good);
+}
 
 /// Whether one listener's files were good when they were last read; for as long as it lives.
 #[derive(Debug)]
@@ -30,11 +72,7 @@ pub(crate) struct ListenerFiles(Arc<AtomicBool>);
 impl ListenerFiles {
     /// Of files that were good just now.
     pub(crate) fn good() -> Self {
-        let good = Arc::new(AtomicBool::new(true));
-        let mut all = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
-        all.retain(|other| other.strong_count() > 0);
-        all.push(Arc::downgrade(&good));
-        Self(good)
+        STANDING.listener()
     }
 
     /// Books how they were when they were read just now.
@@ -45,17 +83,13 @@ impl ListenerFiles {
 
 /// Whether every TLS file in use was good when it was last read.
 pub(crate) fn files_are_good() -> bool {
-    let mut bad = BAD.lock().unwrap_or_else(PoisonError::into_inner);
-    bad.retain(|options| options.strong_count() > 0);
-    let listeners = LISTENERS.lock().unwrap_or_else(PoisonError::into_inner);
-    let mut listeners = listeners.iter().filter_map(Weak::upgrade);
-    bad.is_empty() && listeners.all(|good| good.load(Relaxed))
+    STANDING.is_good()
 }
 
 /// For tests, which share the process with others.
 #[cfg(test)]
 pub(crate) fn is_good(options: &TlsOptions) -> bool {
-    let bad = BAD.lock().unwrap_or_else(PoisonError::into_inner);
+    let bad = STANDING.bad();
     let mut bad = bad.iter().filter_map(Weak::upgrade);
     !bad.any(|other| *other == *options)
 }
@@ -72,13 +106,32 @@ mod tests {
                 ..TlsOptions::default()
             })
         };
+        let standing = Standing::new();
+        assert!(standing.is_good());
         let (first, equal) = (named("first.test"), named("first.test"));
-        book(&first, false);
-        assert!(!is_good(&equal) && !files_are_good());
-        book(&equal, true);
-        assert!(is_good(&first));
-        book(&first, false);
+        standing.book(&first, false);
+        assert!(!standing.is_good());
+        standing.book(&named("other.test"), true);
+        assert!(!standing.is_good(), "the first's are bad as before");
+        standing.book(&equal, true);
+        assert!(standing.is_good());
+        standing.book(&first, false);
         drop(first);
-        assert!(is_good(&equal));
+        assert!(standing.is_good());
+    }
+
+    #[test]
+    fn bad_files_of_one_listener_count_until_they_are_good_or_it_is_gone() {
+        let standing = Standing::new();
+        let (one, other) = (standing.listener(), standing.listener());
+        assert!(standing.is_good());
+        one.book(false);
+        other.book(true);
+        assert!(!standing.is_good());
+        one.book(true);
+        assert!(standing.is_good());
+        one.book(false);
+        drop(one);
+        assert!(standing.is_good());
     }
 }

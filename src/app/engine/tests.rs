@@ -1,12 +1,12 @@
 //! The reload path, over files and sockets, with tasks that hold nothing.
 
-use std::net::TcpListener;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tempfile::TempDir;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::{Notify, oneshot};
 
 use super::*;
@@ -147,9 +147,15 @@ fn server(port: u16, more: &str) -> String {
     format!("[metrics]\nenabled = false\n[server]\nlisten = '127.0.0.1:{port}'\n{more}\n")
 }
 
-fn free_port() -> u16 {
-    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-    listener.local_addr().unwrap().port()
+/// A port for listeners. The socket never listens: as long as it is there, no outgoing connection
+/// and nobody who asks for any port gets this one.
+fn reserved() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    // As listeners do, which may then have it too.
+    socket.set_reuseaddr(true).unwrap();
+    socket.bind(([127, 0, 0, 1], 0).into()).unwrap();
+    let address = socket.local_addr().unwrap();
+    (socket, address)
 }
 
 #[tokio::test]
@@ -171,8 +177,8 @@ async fn what_changed_is_answered_and_counted() {
 
 #[tokio::test]
 async fn a_failed_bind_changes_nothing() {
-    let taken = TcpListener::bind("127.0.0.1:0").unwrap();
-    let address = taken.local_addr().unwrap();
+    let (_reserved, address) = reserved();
+    let taken = TcpListener::bind(address).unwrap();
     let control = |dir: &Path| format!("[control]\nsocket = '{}/c.sock'\n", dir.display());
     let mut bench = Bench::new(&format!("[metrics]\nenabled = false\n{TWO_TARGETS}"));
     let socket = control(bench.dir.path());
@@ -224,7 +230,8 @@ async fn a_configuration_that_came_through_a_pipe_is_not_read_again() {
 
 #[tokio::test]
 async fn a_change_of_the_servers_settings_leaves_its_port_open() {
-    let port = free_port();
+    let (_reserved, address) = reserved();
+    let port = address.port();
     let mut bench = Bench::new(&server(port, ""));
     let changes = bench
         .reload_with(&server(port, "ping_interval = '7s'"))

@@ -113,10 +113,15 @@ fn status(response: &str) -> u16 {
 }
 
 #[track_caller]
-fn eventually(what: &str, mut is: impl FnMut() -> bool) {
+fn eventually(what: &str, is: impl FnMut() -> bool) {
+    eventually_within(PATIENCE, what, is);
+}
+
+#[track_caller]
+fn eventually_within(patience: Duration, what: &str, mut is: impl FnMut() -> bool) {
     let started = Instant::now();
     while !is() {
-        assert!(started.elapsed() < PATIENCE, "never: {what}");
+        assert!(started.elapsed() < patience, "never: {what}");
         std::thread::yield_now();
     }
 }
@@ -261,8 +266,9 @@ fn short() -> Limits {
 #[test]
 fn a_head_that_dribbles_is_cut_at_its_deadline() {
     let fixture = serve(short(), None);
-    let mut stream = connect(fixture.address);
+    // Before it can be accepted, from when on its time runs.
     let started = Instant::now();
+    let mut stream = connect(fixture.address);
     stream
         .set_read_timeout(Some(Duration::from_millis(20)))
         .expect("a timeout");
@@ -353,7 +359,10 @@ fn who_never_reads_the_answer_is_cut() {
     eventually("it is served", || {
         fixture.admin.shared.connections.len() == 1
     });
-    eventually("it is cut", || fixture.admin.shared.connections.len() == 0);
+    // The text takes long where the machine is busy. A minute is what is given without a limit.
+    eventually_within(PATIENCE * 5, "it is cut", || {
+        fixture.admin.shared.connections.len() == 0
+    });
     assert_eq!(status(&ask(fixture.address, "GET", "/healthz")), 200);
 }
 

@@ -3,6 +3,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::{Duration, Instant, UNIX_EPOCH};
 
 use super::*;
+use crate::config::{TlsOptions, tls_files};
 use crate::proto::close::{Cause, Initiator};
 use crate::proto::event::{DialFailure, End, Established, Event, Facts, Phase, TlsFacts};
 use crate::proto::reconnect::Advice;
@@ -110,6 +111,8 @@ fn samples(text: &str) -> Vec<&str> {
     lines.filter(|line| !line.starts_with("process_")).collect()
 }
 
+const TLS_FILES: &str = "ws_keepalive_tls_files_last_reload_successful ";
+
 fn families(text: &str) -> BTreeSet<&str> {
     let types = text.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     types.filter_map(|line| line.split(' ').next()).collect()
@@ -194,10 +197,23 @@ fn the_whole_text_of_a_target_with_a_history() {
     let stable: String = samples(&text)
         .into_iter()
         .filter(|line| !line.contains("connected_seconds_total"))
+        // Of the process, in which other tests have files that are bad.
+        .filter(|line| !line.starts_with(TLS_FILES))
         .map(|line| line.replace(env!("CARGO_PKG_VERSION"), "VERSION") + "\n")
         .collect();
     let golden = include_str!("golden.prom");
     assert_eq!(stable, golden, "--- is now ---\n{stable}");
+}
+
+#[test]
+fn bad_tls_files_show() {
+    let options = Arc::new(TlsOptions {
+        server_name: Some("bad-files.test".into()),
+        ..TlsOptions::default()
+    });
+    tls_files::book(&options, false);
+    let text = scrape(&Registry::new()).expect("a scrape");
+    assert!(text.contains(&format!("\n{TLS_FILES}0\n")), "{text}");
 }
 
 #[test]

@@ -47,7 +47,9 @@ fn ask_from(from: [u8; 4], address: SocketAddr, request: &str) -> String {
     socket.bind(&from.into()).expect("bound");
     socket.connect(&address.into()).expect("it listens");
     let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    // A guess among others is answered only after a wait for its turn that is as long.
+    let patience = PATIENCE * 3;
+    stream.set_read_timeout(Some(patience)).expect("a timeout");
     stream.write_all(request.as_bytes()).expect("written");
     read_all(&mut stream)
 }
