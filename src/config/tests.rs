@@ -371,5 +371,5 @@ fn equal_parts_of_targets_are_shared_and_many_load_fast() {
     let begun = Instant::now();
     assert_eq!(files.load().unwrap_err().mistakes.len(), COUNT);
     let took = begun.elapsed();
-    assert!(took < Duration::from_secs(10), "took {took:?}");
+    assert!(took < Duration::from_secs(40), "took {took:?}");
 }

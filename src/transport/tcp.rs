@@ -155,14 +155,19 @@ mod tests {
     use crate::config::Keepalive;
     use tokio::net::TcpListener;
 
+    /// An address that refuses for as long as its socket lives: a port let go is anybody's.
+    fn refusing(address: &str) -> (TcpSocket, SocketAddr) {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(address.parse().unwrap()).unwrap();
+        let address = socket.local_addr().unwrap();
+        (socket, address)
+    }
+
     #[tokio::test]
     async fn a_refusing_address_hands_over_to_the_next_at_once() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let good = listener.local_addr().unwrap();
-        let refusing = {
-            let gone = TcpListener::bind("127.0.0.2:0").await.unwrap();
-            gone.local_addr().unwrap()
-        };
+        let (_bound, refusing) = refusing("127.0.0.2:0");
         let stream = connect(&[refusing, good], &AddressOptions::default())
             .await
             .unwrap();
@@ -202,15 +207,12 @@ mod tests {
 
     #[tokio::test]
     async fn when_all_fail_each_is_named() {
-        let gone = {
-            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            listener.local_addr().unwrap()
-        };
-        let error = connect(&[gone], &AddressOptions::default())
+        let (_bound, refusing) = refusing("127.0.0.1:0");
+        let error = connect(&[refusing], &AddressOptions::default())
             .await
             .unwrap_err()
             .to_string();
-        assert_eq!(error, format!("{gone}: Connection refused"));
+        assert_eq!(error, format!("{refusing}: Connection refused"));
     }
 
     #[test]

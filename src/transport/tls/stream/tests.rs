@@ -15,7 +15,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt, DuplexStream};
 use tokio::time::timeout;
 
 const TLSV1_2: rustls::ProtocolVersion = rustls::ProtocolVersion::TLSv1_2;
-const LIMIT: Duration = Duration::from_secs(5);
+const LIMIT: Duration = Duration::from_secs(60);
 
 static CA: LazyLock<(Ca, Issued)> = LazyLock::new(|| {
     let ca = Ca::new("Test CA");
