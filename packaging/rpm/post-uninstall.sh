@@ -10,7 +10,8 @@ fi
 if [ "$1" = 0 ]; then
   rmdir --ignore-fail-on-non-empty /etc/ws-keepalive /etc/ws-keepalive.d \
     /usr/share/ws-keepalive/grafana /usr/share/ws-keepalive/prometheus /usr/share/ws-keepalive \
-    /usr/share/doc/ws-keepalive/examples/config /usr/share/doc/ws-keepalive/examples/systemd \
+    /usr/share/doc/ws-keepalive/config/examples /usr/share/doc/ws-keepalive/config \
+    /usr/share/doc/ws-keepalive/examples/systemd \
     /usr/share/doc/ws-keepalive/examples/proxies/nginx /usr/share/doc/ws-keepalive/examples/proxies/haproxy \
     /usr/share/doc/ws-keepalive/examples/proxies/caddy /usr/share/doc/ws-keepalive/examples/proxies \
     /usr/share/doc/ws-keepalive/examples /usr/share/doc/ws-keepalive/docs /usr/share/doc/ws-keepalive \

@@ -270,12 +270,18 @@ const CONTENTS: &[(&str, &str)] = &[
         "-rw-r--r--",
         "/usr/share/bash-completion/completions/ws-keepalive",
     ),
+    ("-rw-r--r--", "/usr/share/doc/ws-keepalive/CHANGELOG.md"),
     ("-rw-r--r--", "/usr/share/doc/ws-keepalive/README.md"),
-    ("-rw-r--r--", "/usr/share/doc/ws-keepalive/docs/*.md"),
+    ("-rw-r--r--", "/usr/share/doc/ws-keepalive/config/demo.toml"),
     (
         "-rw-r--r--",
-        "/usr/share/doc/ws-keepalive/examples/config/*.toml",
+        "/usr/share/doc/ws-keepalive/config/examples/*.toml",
     ),
+    (
+        "-rw-r--r--",
+        "/usr/share/doc/ws-keepalive/config/ws-keepalive.toml",
+    ),
+    ("-rw-r--r--", "/usr/share/doc/ws-keepalive/docs/*.md"),
     (
         "-rw-r--r--",
         "/usr/share/doc/ws-keepalive/examples/proxies/caddy/Caddyfile",
@@ -326,7 +332,6 @@ const ONLY_DEB: &[(&str, &str)] = &[
 const ONLY_RPM: &[(&str, &str)] = &[
     ("-rwxr-xr-x", "/usr/bin/websocket-keepalive"),
     ("-rw-r--r--", "/usr/share/man/man1/websocket-keepalive.1.gz"),
-    ("-rw-r--r--", "/usr/share/doc/ws-keepalive/CHANGELOG.md"),
     ("-rw-r--r--", "/usr/share/licenses/ws-keepalive/LICENSE*"),
     ("-rw-r--r--", "/usr/share/zsh/site-functions/_ws-keepalive"),
 ];
@@ -438,7 +443,7 @@ fn a_binary_for_a_newer_glibc_than_el_9_has_is_not_packaged() {
     assert!(newest.is_some_and(|minor| minor <= 34), "{requires}");
 }
 
-/// The packages' files, unpacked.
+/// The files of the deb.
 fn unpacked() -> ConfigDir {
     let dir = ConfigDir::new();
     output(
@@ -446,6 +451,36 @@ fn unpacked() -> ConfigDir {
         &["--extract", path(&packages().deb), path(dir.path())],
     );
     dir
+}
+
+/// The files of the rpm.
+fn unpacked_rpm() -> ConfigDir {
+    let dir = ConfigDir::new();
+    let line = format!(
+        "rpm2archive --nocompression - <{} | tar --extract --directory {}",
+        path(&packages().rpm),
+        path(dir.path())
+    );
+    output("bash", &["-o", "pipefail", "-c", &line]);
+    dir
+}
+
+#[test]
+fn links_of_the_packaged_pages_lead_somewhere() {
+    let _machine = shared();
+    for (kind, package) in [("deb", unpacked()), ("rpm", unpacked_rpm())] {
+        let root = package.path().join("usr/share/doc/ws-keepalive");
+        let pages = links::pages(&root);
+        assert!(pages.len() > 8, "{kind}: {:?}", pages.keys());
+        let broken = links::broken(&pages, |path| root.join(path).exists());
+        assert!(broken.is_empty(), "{kind}:\n{}", broken.join("\n"));
+        // What is not followed in the source's pages is still there by its words.
+        let index = &pages[Path::new("docs/README.md")];
+        assert!(
+            index.contains("How it is built: ARCHITECTURE.md.\n"),
+            "{kind}: {index}"
+        );
+    }
 }
 
 #[test]

@@ -15,6 +15,7 @@ mod frame;
 mod front;
 mod http;
 mod journal;
+pub(crate) mod links;
 mod machine;
 mod manager;
 mod namespace;
