@@ -26,6 +26,8 @@ pub(crate) struct Otlp {
     /// What holds for keys that no layer of ours gave, as TOML, and where it comes from: for
     /// `check --print`.
     pub(crate) derived: Vec<(&'static str, String, String)>,
+    /// The same for what is no key, or is not what its key says for all signals: lines as they stand.
+    pub(crate) remarks: Vec<String>,
 }
 
 /// Where one signal goes.

@@ -17,7 +17,7 @@ use super::read::{Key, Read, integer};
 use super::resolve::useless;
 use super::{Config, Target};
 
-const MASK: &str = "\"***\"";
+pub(super) const MASK: &str = "\"***\"";
 
 /// What holds, as TOML: every key of every section and target.
 pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
@@ -58,6 +58,11 @@ pub(super) fn effective(layers: &Layers<'_>, config: &Config) -> String {
             },
         };
         table.keys(section.keys, &mut Vec::new());
+        if let ("otlp", Some(otlp)) = (section.name, &config.otlp) {
+            for remark in &otlp.remarks {
+                let _ = writeln!(text, "{remark}");
+            }
+        }
         text.push('\n');
     }
 
@@ -102,8 +107,10 @@ fn derived(key: &str, target: &Target) -> Option<(String, String)> {
     let of_kind = format!("of {}", kind.as_str());
     let time = |time: Duration, from: &str| Some((quoted(&format_duration(time)), from.to_owned()));
     match (key, heartbeat.timing(&policy.wishes)) {
-        ("kind", _) if kind == Kind::Sse => Some((quoted("sse"), "of http and https".into())),
-        ("kind", _) => Some((quoted(kind.as_str()), "of ws and wss".into())),
+        ("heartbeat.kind", _) if kind == Kind::Sse => {
+            Some((quoted("sse"), "of http and https".into()))
+        }
+        ("heartbeat.kind", _) => Some((quoted(kind.as_str()), "of ws and wss".into())),
         ("subprotocols", _) if !kind.subprotocols().is_empty() => {
             let offered = kind.subprotocols().iter().map(|name| quoted(name));
             let offered: Vec<String> = offered.collect();
@@ -124,7 +131,7 @@ struct Table<'a> {
     /// Strongest first.
     levels: &'a [&'a Level<'a>],
     text: &'a mut String,
-    /// The default of a key whose default depends on something, and on what.
+    /// The default of a key, by its path, whose default depends on something, and on what.
     derived: &'a dyn Fn(&str) -> Option<(String, String)>,
     /// What a target's heartbeat is, and the levels as a chain.
     target: Option<(Kind, &'a Chain<'a>)>,
@@ -224,6 +231,12 @@ impl Table<'_> {
                 }
             }
         }
+        if names.is_empty() {
+            let path = KeyPath(path).to_string();
+            if let Some((value, from)) = (self.derived)(&path) {
+                let _ = writeln!(self.text, "{path} = {value}  # default: {from}");
+            }
+        }
         names.sort_unstable();
         for name in names {
             path.push(Step::Key(name));
@@ -236,7 +249,7 @@ impl Table<'_> {
         if self.set(path) {
             return;
         }
-        let path_text = KeyPath(path);
+        let path_text = KeyPath(path).to_string();
         let mut levels = self.levels.iter();
         let passed_over =
             levels.any(|level| self.passed_over(level, path) && find(level.dict, path).is_some());
@@ -244,7 +257,7 @@ impl Table<'_> {
             true => ", which [defaults] does not change",
             false => "",
         };
-        let _ = match ((self.derived)(key.name), key.default()) {
+        let _ = match ((self.derived)(&path_text), key.default()) {
             (Some((value, from)), _) => {
                 writeln!(self.text, "{path_text} = {value}  # default: {from}{over}")
             }

@@ -9,11 +9,12 @@ use figment::value::{Dict, Value};
 use super::{Resolver, read_section};
 use crate::config::chain::Level;
 use crate::config::duration::format_duration;
-use crate::config::layer::{Step, quoted};
+use crate::config::layer::{KeyPath, Step, quoted};
 use crate::config::leaf::{CollectorUrl, Use};
 use crate::config::mistake::Mistake;
 use crate::config::otlp::{Collector, OtlpProtocol, Sampled, Signal, Temporality};
 use crate::config::place::Place;
+use crate::config::print::MASK;
 use crate::config::read::{Field, nearest};
 use crate::config::{Otlp, Secret, SecretSource, TlsOptions, raw};
 
@@ -36,9 +37,7 @@ impl Resolver<'_, '_> {
         if !Signal::ALL.into_iter().any(wanted) {
             return None;
         }
-        let mut reading = Reading {
-            derived: Vec::new(),
-        };
+        let mut reading = Reading::default();
         if self.flag("OTEL_SDK_DISABLED") == Some(true) {
             if table.is_some() {
                 warnings.push(
@@ -67,7 +66,16 @@ impl Resolver<'_, '_> {
         let mut collectors = Vec::new();
         let mut any_is_on = false;
         for (signal, wanted) in std::iter::zip(Signal::ALL, wanted) {
-            let is_on = wanted && self.is_on(&raw, signal, &mut reading);
+            let is_on = if wanted {
+                self.is_on(&raw, signal, &mut reading)
+            } else {
+                reading.say(
+                    signal.as_str(),
+                    "false".to_owned(),
+                    "no endpoint is set for it",
+                );
+                false
+            };
             any_is_on |= is_on;
             let collector = is_on.then(|| {
                 let headers = headers.as_deref();
@@ -92,19 +100,20 @@ impl Resolver<'_, '_> {
                 interval
             }
         };
-        let usual_delay =
-            |said: Option<Duration>, usual| said.unwrap_or(Duration::from_secs(usual));
+        let span_delay = self.delay(Signal::Traces, "OTEL_BSP_SCHEDULE_DELAY", &mut reading);
+        let log_delay = self.delay(Signal::Logs, "OTEL_BLRP_SCHEDULE_DELAY", &mut reading);
         Some(Otlp {
             metrics,
             traces,
             logs,
             interval,
-            span_delay: usual_delay(self.millis("OTEL_BSP_SCHEDULE_DELAY", 1), 5),
-            log_delay: usual_delay(self.millis("OTEL_BLRP_SCHEDULE_DELAY", 1), 1),
+            span_delay: span_delay.unwrap_or(Duration::from_secs(5)),
+            log_delay: log_delay.unwrap_or(Duration::from_secs(1)),
             rtt: self.temporality(&raw, &mut reading),
-            sampled: self.sampled(),
-            resource: self.resource(&raw),
+            sampled: self.sampled(&mut reading),
+            resource: self.resource(&raw, &mut reading),
             derived: reading.derived,
+            remarks: reading.remarks,
         })
     }
 
@@ -156,7 +165,7 @@ impl Resolver<'_, '_> {
                 let said = said
                     .and_then(|(name, text)| Some((self.parsed_millis(&name, &text, 1)?, name)));
                 let (timeout, from) = said.unwrap_or((Duration::from_secs(10), USUAL.to_owned()));
-                reading.say("timeout", quoted(&format_duration(timeout)), &from);
+                reading.say_of(signal, "timeout", quoted(&format_duration(timeout)), &from);
                 timeout
             }
         };
@@ -176,21 +185,18 @@ impl Resolver<'_, '_> {
                         false
                     }
                 };
-                reading.say(
-                    "compression",
-                    quoted(if gzip { "gzip" } else { "none" }),
-                    from,
-                );
+                let word = if gzip { "gzip" } else { "none" };
+                reading.say_of(signal, "compression", quoted(word), from);
                 gzip
             }
         };
         let headers = match headers {
             Some(headers) => headers.to_vec(),
-            None => self.headers_of_variables(signal),
+            None => self.headers_of_variables(signal, reading),
         };
         let tls = match tls {
             Some(tls) => tls.clone(),
-            None => self.tls_of_variables(signal),
+            None => self.tls_of_variables(signal, reading),
         };
         Some(Collector {
             place,
@@ -226,7 +232,7 @@ impl Resolver<'_, '_> {
                 return None;
             }
         };
-        reading.say("protocol", quoted(protocol.as_str()), from);
+        reading.say_of(signal, "protocol", quoted(protocol.as_str()), from);
         Some(protocol)
     }
 
@@ -264,7 +270,7 @@ impl Resolver<'_, '_> {
                         return None;
                     }
                 };
-                reading.say("endpoint", quoted(&place.to_string()), &name);
+                reading.say_of(signal, "endpoint", quoted(&place.to_string()), &name);
                 let is_base = name == USUAL || name == "OTEL_EXPORTER_OTLP_ENDPOINT";
                 (place, is_base)
             }
@@ -308,7 +314,11 @@ impl Resolver<'_, '_> {
     }
 
     /// `name=value,name=value`, values percent-encoded (W3C Baggage). What is wrong is not shown.
-    fn headers_of_variables(&mut self, signal: Signal) -> Vec<(http::HeaderName, SecretSource)> {
+    fn headers_of_variables(
+        &mut self,
+        signal: Signal,
+        reading: &mut Reading,
+    ) -> Vec<(http::HeaderName, SecretSource)> {
         let Some((variable, text)) = self.first(signal, "HEADERS") else {
             return Vec::new();
         };
@@ -330,6 +340,12 @@ impl Resolver<'_, '_> {
                 }
             }
         }
+        let shown = headers.iter().map(|(name, _)| {
+            let name = KeyPath(&[name.as_str().into()]).to_string();
+            format!("{name} = {MASK}")
+        });
+        let shown = format!("{{ {} }}", shown.collect::<Vec<_>>().join(", "));
+        reading.say_of(signal, "headers", shown, &variable);
         headers
     }
 
@@ -383,15 +399,16 @@ impl Resolver<'_, '_> {
         Some(options)
     }
 
-    fn tls_of_variables(&mut self, signal: Signal) -> Arc<TlsOptions> {
-        let mut file = |suffix| {
+    fn tls_of_variables(&mut self, signal: Signal, reading: &mut Reading) -> Arc<TlsOptions> {
+        let mut file = |key, suffix| {
             let (name, path) = self.first(signal, suffix)?;
+            reading.say_of(signal, key, quoted(&path), &name);
             Some((name, SecretSource::File(path.into())))
         };
         let (ca, cert, key) = (
-            file("CERTIFICATE"),
-            file("CLIENT_CERTIFICATE"),
-            file("CLIENT_KEY"),
+            file("tls.ca", "CERTIFICATE"),
+            file("tls.cert", "CLIENT_CERTIFICATE"),
+            file("tls.key", "CLIENT_KEY"),
         );
         let source = |one: &Option<(String, SecretSource)>| one.as_ref().map(|(_, s)| s.clone());
         match (&cert, &key) {
@@ -448,12 +465,13 @@ impl Resolver<'_, '_> {
     }
 
     /// Which traces are recorded. Ours have no parents: what asks for those says nothing else.
-    fn sampled(&mut self) -> Sampled {
+    fn sampled(&mut self, reading: &mut Reading) -> Sampled {
         const SAMPLERS: [&str; 3] = ["always_on", "always_off", "traceidratio"];
         let name = "OTEL_TRACES_SAMPLER";
         let Some(sampler) = self.text(name) else {
             return Sampled::ALL;
         };
+        reading.remark(Signal::Traces, "sampler", quoted(&sampler), name);
         match sampler.strip_prefix("parentbased_").unwrap_or(&sampler) {
             "always_on" => Sampled::ALL,
             "always_off" => Sampled(0),
@@ -462,6 +480,7 @@ impl Resolver<'_, '_> {
                 let Some(text) = self.text(name) else {
                     return Sampled::ALL;
                 };
+                reading.remark(Signal::Traces, "sampler_arg", quoted(&text), name);
                 match text.parse::<f64>() {
                     Ok(share) if (0.0..=1.0).contains(&share) => Sampled::share(share),
                     Ok(_) | Err(_) => {
@@ -484,8 +503,8 @@ impl Resolver<'_, '_> {
     }
 
     /// The attributes of the variable, those of the file over them.
-    fn resource(&mut self, raw: &raw::Otlp) -> Vec<(Box<str>, Box<str>)> {
-        let mut attributes = BTreeMap::<Box<str>, Box<str>>::new();
+    fn resource(&mut self, raw: &raw::Otlp, reading: &mut Reading) -> Vec<(Box<str>, Box<str>)> {
+        let mut attributes = BTreeMap::<Box<str>, (Box<str>, &str)>::new();
         let name = "OTEL_RESOURCE_ATTRIBUTES";
         let text = self.text(name).unwrap_or_default();
         for (n, pair) in text.split(',').enumerate() {
@@ -500,7 +519,7 @@ impl Resolver<'_, '_> {
                 Some((decode(key).filter(|key| !key.is_empty())?, decode(value)?))
             });
             match decoded {
-                Some((key, value)) => drop(attributes.insert(key, value)),
+                Some((key, value)) => drop(attributes.insert(key, (value, name))),
                 None => {
                     let n = n + 1;
                     let wrong = format!("entry {n} is none; write NAME=VALUE,NAME=VALUE");
@@ -508,12 +527,22 @@ impl Resolver<'_, '_> {
                 }
             }
         }
-        if let Some(service) = self.text("OTEL_SERVICE_NAME") {
-            attributes.insert("service.name".into(), service.into());
+        let name = "OTEL_SERVICE_NAME";
+        if let Some(service) = self.text(name) {
+            attributes.insert("service.name".into(), (service.into(), name));
         }
         let own = raw.resource.get().into_iter().flat_map(|table| &table.0);
-        attributes.extend(own.map(|(name, value)| (name.clone(), value.clone())));
-        attributes.into_iter().collect()
+        for (key, (value, from)) in &attributes {
+            if own.clone().all(|(known, _)| known != key) {
+                let key = KeyPath(&["resource".into(), Step::Key(key.to_string())]).to_string();
+                let line = format!("{key} = {}  # default: {from}", quoted(value));
+                reading.remarks.push(line);
+            }
+        }
+        let of_variables = attributes.into_iter().map(|(key, (value, _))| (key, value));
+        let own = own.map(|(key, value)| (key.clone(), value.clone()));
+        let all: BTreeMap<_, _> = of_variables.chain(own).collect();
+        all.into_iter().collect()
     }
 
     /// What a signal's own variable says, or that of all.
@@ -540,6 +569,18 @@ impl Resolver<'_, '_> {
 
     fn flag(&mut self, name: &str) -> Option<bool> {
         Some(self.text(name)?.eq_ignore_ascii_case("true"))
+    }
+
+    /// How long what a signal has waits for others.
+    fn delay(&mut self, signal: Signal, name: &str, reading: &mut Reading) -> Option<Duration> {
+        let delay = self.millis(name, 1)?;
+        reading.remark(
+            signal,
+            "schedule_delay",
+            quoted(&format_duration(delay)),
+            name,
+        );
+        Some(delay)
     }
 
     fn millis(&mut self, name: &str, least: u64) -> Option<Duration> {
@@ -573,16 +614,34 @@ impl Resolver<'_, '_> {
 }
 
 /// What is found out on the way for `check --print`.
+#[derive(Default)]
 struct Reading {
     derived: Vec<(&'static str, String, String)>,
+    remarks: Vec<String>,
 }
 
 impl Reading {
-    /// The first that is said of a key, the metrics' if signals differ.
     fn say(&mut self, key: &'static str, value: String, from: &str) {
-        if !self.derived.iter().any(|(known, _, _)| *known == key) {
-            self.derived.push((key, value, from.to_owned()));
+        self.derived.push((key, value, from.to_owned()));
+    }
+
+    /// Of a key in which signals may differ. The key shows what is said for all; where a signal has
+    /// something else, a remark does.
+    fn say_of(&mut self, signal: Signal, key: &'static str, value: String, from: &str) {
+        let is_own = from.starts_with(&own(signal, ""));
+        let known = self.derived.iter().find(|(known, _, _)| *known == key);
+        match known {
+            None if !is_own => self.say(key, value, from),
+            Some((_, said, by)) if *said == value && by == from => {}
+            Some(_) | None => self.remark(signal, key, value, from),
         }
+    }
+
+    /// What only a comment can say.
+    fn remark(&mut self, signal: Signal, what: &str, value: String, from: &str) {
+        let signal = signal.as_str();
+        self.remarks
+            .push(format!("# {signal}: {what} = {value}  # {from}"));
     }
 }
 

@@ -278,3 +278,137 @@ fn what_is_pushed_is_shown_with_where_it_comes_from_and_without_secrets() {
     let (_, text) = explain_with(&nothing.sources(Overrides::default()), &Vec::new()).unwrap();
     assert!(!text.contains("otlp"), "{text}");
 }
+
+/// What `check --print` says of `[otlp]`.
+fn printed(file: &str, pairs: &[(&str, &str)]) -> String {
+    let files = Files::new(&format!("{file}\n{TARGET}"));
+    let sources = files.sources(Overrides::default());
+    let (_, text) = explain_with(&sources, &variables(pairs)).unwrap();
+    let text = text.replace(&files.main().display().to_string(), "x.toml");
+    let (_, section) = text.split_once("[otlp]\n").unwrap();
+    section.split("\n[").next().unwrap().to_owned()
+}
+
+fn has_lines(text: &str, lines: &[&str]) {
+    for line in lines {
+        let count = text.lines().filter(|l| l == line).count();
+        assert_eq!(count, 1, "{line}\n{text}");
+    }
+}
+
+#[test]
+fn what_variables_say_is_shown_with_their_names_and_without_secrets() {
+    let files = Secrets::new();
+    let authority = &format!("{}/ca.pem", files.path());
+    let pairs = [
+        (
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+            "https://joe:secret@all.example.com/?key=secret",
+        ),
+        ("OTEL_EXPORTER_OTLP_CERTIFICATE", authority),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "x-key=secret,x.dot=secret"),
+        (
+            "OTEL_RESOURCE_ATTRIBUTES",
+            "team=a%2Cb,service.name=no,env=x",
+        ),
+        ("OTEL_SERVICE_NAME", "edge"),
+        ("OTEL_TRACES_SAMPLER", "parentbased_traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.5"),
+        ("OTEL_BSP_SCHEDULE_DELAY", "100"),
+        ("OTEL_BLRP_SCHEDULE_DELAY", "2000"),
+    ];
+    let text = printed("", &pairs);
+    assert!(!text.contains("secret"), "{text}");
+    let ca = format!("tls.ca = \"{authority}\"  # default: OTEL_EXPORTER_OTLP_CERTIFICATE");
+    has_lines(
+        &text,
+        &[
+            "endpoint = \"https://all.example.com/\"  # default: OTEL_EXPORTER_OTLP_ENDPOINT",
+            &ca,
+            "# tls.cert is not set",
+            "headers = { x-key = \"***\", \"x.dot\" = \"***\" }  # default: OTEL_EXPORTER_OTLP_HEADERS",
+            "resource.team = \"a,b\"  # default: OTEL_RESOURCE_ATTRIBUTES",
+            "resource.env = \"x\"  # default: OTEL_RESOURCE_ATTRIBUTES",
+            "resource.\"service.name\" = \"edge\"  # default: OTEL_SERVICE_NAME",
+            "# traces: sampler = \"parentbased_traceidratio\"  # OTEL_TRACES_SAMPLER",
+            "# traces: sampler_arg = \"0.5\"  # OTEL_TRACES_SAMPLER_ARG",
+            "# traces: schedule_delay = \"100ms\"  # OTEL_BSP_SCHEDULE_DELAY",
+            "# logs: schedule_delay = \"2s\"  # OTEL_BLRP_SCHEDULE_DELAY",
+        ],
+    );
+    assert!(!text.contains("# metrics: "), "nothing is its own: {text}");
+
+    // Where the file speaks they say nothing: as a whole, of the resource each attribute.
+    let file = "[otlp]\nendpoint = \"http://file.example.com\"\nheaders = { X-File = \"1\" }\n\
+                tls = { ca_only = false }\nresource = { env = \"y\" }";
+    let text = printed(file, &pairs);
+    has_lines(
+        &text,
+        &[
+            "endpoint = \"http://file.example.com/\"  # x.toml:2",
+            "headers.X-File = \"***\"  # x.toml:3",
+            "# tls.ca is not set",
+            "resource.env = \"y\"  # x.toml:5",
+            "resource.team = \"a,b\"  # default: OTEL_RESOURCE_ATTRIBUTES",
+        ],
+    );
+    for other in ["_ENDPOINT", "_HEADERS", "_CERTIFICATE", "\"x\""] {
+        assert!(!text.contains(other), "{other}: {text}");
+    }
+}
+
+#[test]
+fn what_a_signal_has_of_its_own_is_shown_as_a_comment() {
+    let pairs = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://all.example.com"),
+        (
+            "OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "http://joe:secret@m.example.com/whole?key=secret",
+        ),
+        ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "grpc"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "x-key=secret"),
+        ("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "3000"),
+        ("OTEL_EXPORTER_OTLP_METRICS_COMPRESSION", "gzip"),
+        ("OTEL_TRACES_SAMPLER", "always_off"),
+    ];
+    let text = printed("", &pairs);
+    assert!(!text.contains("secret"), "{text}");
+    has_lines(
+        &text,
+        &[
+            "endpoint = \"http://all.example.com/\"  # default: OTEL_EXPORTER_OTLP_ENDPOINT",
+            "# metrics: endpoint = \"http://m.example.com/whole\"  # OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "protocol = \"http/protobuf\"  # default: the usual",
+            "# traces: protocol = \"grpc\"  # OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "# traces: headers = { x-key = \"***\" }  # OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+            "timeout = \"10s\"  # default: the usual",
+            "# traces: timeout = \"3s\"  # OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+            "compression = \"none\"  # default: the usual",
+            "# metrics: compression = \"gzip\"  # OTEL_EXPORTER_OTLP_METRICS_COMPRESSION",
+            "# traces: sampler = \"always_off\"  # OTEL_TRACES_SAMPLER",
+        ],
+    );
+
+    // What the usual differs in, because of something else that does.
+    let text = printed("[otlp]", &pairs[2..3]);
+    has_lines(
+        &text,
+        &[
+            "endpoint = \"http://localhost:4318/\"  # default: the usual",
+            "# traces: endpoint = \"http://localhost:4317/\"  # the usual",
+        ],
+    );
+
+    // One signal alone has an endpoint: the others are off, and no endpoint is all signals'.
+    let text = printed("", &pairs[1..2]);
+    has_lines(
+        &text,
+        &[
+            "# endpoint is not set",
+            "# metrics: endpoint = \"http://m.example.com/whole\"  # OTEL_EXPORTER_OTLP_METRICS_ENDPOINT",
+            "metrics = true  # default: the usual",
+            "traces = false  # default: no endpoint is set for it",
+            "logs = false  # default: no endpoint is set for it",
+        ],
+    );
+}
