@@ -274,6 +274,48 @@ fn a_secret_comes_by_load_credential_and_one_that_is_missing_is_named() {
     }
 }
 
+/// Answers on the resolver's port that `edge.example.com` is 127.0.0.1 and nothing else, and writes a
+/// line about each question: its type and its name.
+const NAMES: &str = r#"
+use strict;
+use IO::Socket::INET;
+my $socket = IO::Socket::INET->new(Proto => "udp", LocalAddr => "127.0.0.1", LocalPort => 53) or die "bind: $!";
+open(my $log, ">>", "/run/names.log") or die "log: $!";
+$log->autoflush(1);
+while (my $from = $socket->recv(my $query, 512)) {
+    my ($id, $flags, $questions) = unpack("n3", $query);
+    my ($at, @labels) = (12);
+    while (my $length = unpack("C", substr($query, $at, 1))) {
+        push @labels, substr($query, $at + 1, $length);
+        $at += 1 + $length;
+    }
+    my $question = substr($query, 12, $at + 5 - 12);
+    my ($type, $name) = (unpack("n", substr($query, $at + 1, 2)), lc(join(".", @labels)));
+    print $log "$type $name\n";
+    my $known = $name eq "edge.example.com";
+    # Its address only; of another type there is none, of another name nothing (NXDOMAIN).
+    my $answer = $known && $type == 1 ? pack("n3Nn", 0xc00c, 1, 1, 60, 4) . "\x7f\0\0\1" : "";
+    my $header = pack("n6", $id, 0x8180 | ($known ? 0 : 3), 1, $answer ? 1 : 0, 0, 0);
+    $socket->send("$header$question$answer", 0, $from);
+}
+"#;
+
+/// Names are asked for by DNS, at a resolver inside.
+fn names_by_dns(debian: &Container) {
+    debian.write("/root/names.pl", NAMES);
+    debian.shell("systemd-run --quiet --unit=names perl /root/names.pl");
+    debian.write("/etc/resolv.conf", "nameserver 127.0.0.1\n");
+    let order =
+        "grep -E '^hosts:.*files.*dns' /etc/nsswitch.conf && ! grep edge.example.com /etc/hosts";
+    debian.shell(order);
+    // Not `ahosts`, which asks only on a machine that has more than a loopback.
+    let asked = "getent hosts edge.example.com || systemctl status names >&2";
+    debian.until("the resolver answers", secs(60.0), asked, |ran| {
+        ran.stdout.starts_with("127.0.0.1 ")
+    });
+    debian.shell("truncate --size=0 /run/names.log");
+}
+
 #[test]
 fn the_sandbox_leaves_what_the_daemon_needs() {
     let _machine = shared();
@@ -288,7 +330,8 @@ fn the_sandbox_leaves_what_the_daemon_needs() {
         ] {
             fs::copy(file, debian.path(inside)).unwrap();
         }
-        debian.shell("update-ca-certificates && echo '127.0.0.1 edge.example.com' >>/etc/hosts");
+        debian.shell("update-ca-certificates");
+        names_by_dns(&debian);
         debian.shell("cd /etc/ws-keepalive && chgrp ws-keepalive edge.key && chmod 640 edge.key");
         debian.write(
             "/etc/ws-keepalive/server-9443.env",
@@ -302,6 +345,10 @@ fn the_sandbox_leaves_what_the_daemon_needs() {
         debian.write(CONFIG, &config(&targets));
         debian.shell("systemctl start ws-keepalive");
         status_text(&debian, "3 of 3 targets established");
+        let asked = debian.shell("cat /run/names.log");
+        // Type 1 is A.
+        let by_dns = asked.lines().any(|line| line == "1 edge.example.com");
+        assert!(by_dns, "{asked}");
         let scrape = debian.shell("curl -sf http://127.0.0.1:8080/metrics");
         let started = Scrape::of(scrape).value("process_start_time_seconds", &[]);
         assert!(started.is_some_and(|at| at > 1.6e9), "{started:?}");

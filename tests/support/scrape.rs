@@ -59,6 +59,25 @@ impl Scrape {
         self.value(name, &[("target", target)])
     }
 
+    /// The names of its counters.
+    pub(crate) fn counters(&self) -> Vec<&str> {
+        let types = self.text.lines().filter_map(|line| {
+            let of = line.strip_prefix("# TYPE ")?;
+            of.strip_suffix(" counter")
+        });
+        types.collect()
+    }
+
+    /// The value of each series called `name`: by its labels, as `a=b,c=d`.
+    pub(crate) fn numbers(&self, name: &str) -> BTreeMap<String, f64> {
+        let numbers = self.find(name, &[]).map(|series| {
+            let labels = series.labels.iter();
+            let labels: Vec<String> = labels.map(|(key, is)| format!("{key}={is}")).collect();
+            (labels.join(","), series.value)
+        });
+        numbers.collect()
+    }
+
     /// Every value of the `target` label, on any series.
     pub(crate) fn targets(&self) -> BTreeSet<&str> {
         let labels = self
